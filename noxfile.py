@@ -1,0 +1,72 @@
+"""The Python tests on every ansible-core that is supported. `nox --list` names the sessions.
+
+The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated (marker `plays`):
+nothing else depends on its version. `nox -s core-2.16 -- tests/examples -k docker` hands arguments to pytest.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import nox
+
+# ansible-core: the Python that its controller side is tested with. Oldest and newest pair first.
+CORES = {
+    "2.16": "3.11",
+    "2.19": "3.11",
+    "2.21": "3.13",
+    "2.17": "3.12",
+    "2.18": "3.12",
+    "2.20": "3.12",
+}
+NEWEST = "2.21"
+SOAK = os.environ.get("GANGWAY_SOAK") == "1"
+REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
+
+nox.needs_version = ">=2025.5"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", "2.19", NEWEST])]
+
+
+def find_python(version: str) -> str | None:
+    """Return the path of Python `version`, or None. (nox would take a pyenv shim that does not work.)"""
+    found = subprocess.run(["scripts/find-python", version], stdout=subprocess.PIPE, text=True)
+    return found.stdout or None
+
+
+def the_wheel(session: nox.Session) -> Path:
+    """Return the wheel under test: what `make wheel` built."""
+    wheels = list(Path("dist").glob("ansible_gangway-*.whl"))
+    if len(wheels) != 1:
+        session.error(f"dist/ holds {len(wheels)} wheels of ansible-gangway instead of one: run `make wheel`")
+    return wheels[0]
+
+
+def tests(session: nox.Session, core: str) -> None:
+    """Run pytest beside this ansible-core and the wheel, as a user has them installed."""
+    session.install(
+        f"ansible-core~={core}.0", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test")
+    )
+    session.install("--no-deps", "--force-reinstall", str(the_wheel(session)))
+    select = [] if core == NEWEST or SOAK else ["-m", "plays"]
+    if SOAK:
+        select += ["--soak"]
+    session.run("python", "-m", "pytest", *select, *session.posargs)
+
+
+def declare(core: str, version: str) -> None:
+    """Make the session `core-X`; where its Python is missing it says so instead."""
+    python = find_python(version)
+
+    def missing(session: nox.Session) -> None:
+        end = session.error if REQUIRE_ALL else session.skip
+        end(f"ansible-core {core} is not tested: there is no Python {version} on this machine")
+
+    def run(session: nox.Session) -> None:
+        tests(session, core)
+
+    nox.session(run if python else missing, python=python or False, name=f"core-{core}")
+
+
+for core, version in CORES.items():
+    declare(core, version)
