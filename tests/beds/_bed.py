@@ -290,6 +290,24 @@ def processes_of(directory: Path, programs: Iterable[str]) -> list[int]:
     return found
 
 
+def processes_inside(directory: Path) -> list[int]:
+    """Return the pids of containers' processes whose root file system lies below `directory`.
+
+    They are found through the kernel's table of mounts, so also when their engine forgot them.
+    """
+    found = []
+    ours = os.readlink("/proc/self/ns/mnt")
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.readlink(entry / "ns/mnt") != ours:
+                    lines = (entry / "mountinfo").read_text(errors="replace").splitlines()
+                    roots = [line for line in lines if line.split()[4] == "/"]
+                    if any(f"{directory}/" in line for line in roots):
+                        found.append(int(entry.name))
+    return found
+
+
 def wait_until(
     check: Callable[[], object], what: str, seconds: float, daemon: Daemon | None = None
 ) -> None:
@@ -387,6 +405,13 @@ def main(
             raise BedError("a test bed starts engines and mounts file systems; run it as root")
         with locked(state_root() / f"{name}.lock"):
             arguments.run(arguments)
+
+
+def container_name(text: str) -> str:
+    """Check a name given on the command line: it becomes a file name too."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a container")
+    return text
 
 
 @contextlib.contextmanager

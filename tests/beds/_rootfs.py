@@ -24,10 +24,13 @@ RECIPE = 1  # part of the cache's key: raise it when the functions below change 
 # python3 is the whole standard library (python3-minimal is not), distutils its one separate part.
 PACKAGES = ["acl", "python3", "python3-distutils", "sudo"]
 EXCLUDED = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"]
-USERS = [
+CUSTOMIZE = [  # shell commands; "$1" is the new root
     'chroot "$1" groupadd --gid 1000 app',
     'chroot "$1" groupadd --gid 2000 extra',
     'chroot "$1" useradd --uid 1000 --gid app --groups extra --create-home --shell /bin/bash app',
+    # Nothing of the machine that builds it. sudo wants the host name known: `runc spec` sets runc.
+    'echo "127.0.0.1 localhost runc" > "$1"/etc/hosts; echo runc > "$1"/etc/hostname',
+    ': > "$1"/etc/resolv.conf; rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap',
 ]
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n"
@@ -38,7 +41,7 @@ def archive(name: str) -> Path:
     build = {"base": build_base, "busybox": build_busybox, "noshell": build_noshell}.get(name)
     if build is None:
         raise _bed.BedError(f"no root file system is named {name!r}: base, busybox, noshell are")
-    recipe = json.dumps([RECIPE, PACKAGES, EXCLUDED, USERS, PASSWD, GROUP, platform.machine()])
+    recipe = json.dumps([RECIPE, PACKAGES, EXCLUDED, CUSTOMIZE, PASSWD, GROUP, platform.machine()])
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return _bed.cached(_bed.cache_dir("rootfs") / f"{name}-{SUITE}-{key}.tar", build)
 
@@ -53,8 +56,7 @@ def build_base(target: Path) -> None:
         argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=tar"]
         argv += [f"--include={','.join(PACKAGES)}", f"--aptopt={options}"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
-        argv += [f"--customize-hook={command}" for command in USERS]
-        argv += ['--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap']
+        argv += [f"--customize-hook={command}" for command in CUSTOMIZE]
         _bed.run([*argv, SUITE, str(target), *sources()], seconds=1200)
 
 
