@@ -1,0 +1,155 @@
+"""The native module: sessions on containers over the engines' command line clients.
+
+Every value that Ansible would call a string is `bytes` here: names, paths and output of a container
+need not be valid in any encoding. Nothing is started when this module is imported, and no thread
+ever. A call blocks with the GIL released; it wakes at least every 100 ms to let Python run signal
+handlers, and what one of them raises (KeyboardInterrupt, Ansible's task timeout) ends the call and
+the command.
+
+The text of every exception is one sentence for the user: what failed, for which container, why,
+and what to do about it where that is known. It never holds a secret.
+"""
+
+from typing import Protocol, final
+
+__version__: str
+
+class Error(Exception):
+    """The step failed (Ansible's FAILED)."""
+
+class ConnectionFailed(Error):
+    """The path to the container failed: not there, not running, engine down (UNREACHABLE)."""
+
+class FileMissing(Error):
+    """The source of a copy does not exist: local in `put_file`, remote in `fetch_file`."""
+
+class BecomePrompt(Protocol):
+    """How a become plugin asks for its password, and how it judges the answer.
+
+    Called with the GIL held, only while a prompt is awaited, each time with all that the command
+    has printed since then on one of its two streams.
+    """
+
+    password: bytes | None
+    """Without a line end. None: there is none to send, and a prompt is an error."""
+    name: str
+    """The become plugin's, for messages: `sudo`, `su`."""
+    def is_prompt(self, output: bytes, /) -> bool:
+        """Whether the password is asked for."""
+    def is_success(self, output: bytes, /) -> bool:
+        """Whether the command itself has begun."""
+    def is_incorrect(self, output: bytes, /) -> bool:
+        """Whether the password was refused. It is never sent twice: accounts get locked."""
+    def is_missing(self, output: bytes, /) -> bool:
+        """Whether a password was wanted that could not be asked for."""
+
+@final
+class Session:
+    """One container, entered through one engine as one user. Made by `runc`, `docker`, `kubectl`.
+
+    Nothing is asked of the engine before the first call. A session belongs to the process that made
+    it, and serves one call at a time.
+    """
+
+    def exec_command(
+        self, command: bytes, stdin: bytes | None = None, become: BecomePrompt | None = None
+    ) -> tuple[int, bytes, bytes]:
+        """Run a shell command line; return its exit status, stdout and stderr, all exact.
+
+        The command reads `stdin` to its end, or an empty stdin when that is None. With `become`,
+        the password is sent first and `stdin` only once the command itself has begun.
+
+        Whatever the command prints and however it ends is its result.
+        Raises ConnectionFailed when it could not be started, or when how it ended is not known;
+        Error when privileges were not given.
+        """
+
+    def put_file(self, in_path: bytes, out_path: bytes) -> str | None:
+        """Copy the local file `in_path` to `out_path` in the container, both absolute.
+
+        The new file is verified and then renamed over an existing one, which keeps its mode and
+        owner and, should the copy fail, its content. Where it cannot be renamed it is written in
+        place and verified; the text returned then says why.
+
+        Raises FileMissing, ConnectionFailed, Error.
+        """
+
+    def fetch_file(self, in_path: bytes, out_path: bytes) -> str | None:
+        """Copy the file `in_path` of the container to the local `out_path`, both absolute.
+
+        No other local file is touched, and an existing one stays as it was when the copy fails.
+        The text returned, if any, is for the log. Raises FileMissing, ConnectionFailed, Error.
+        """
+
+    def close(self) -> None:
+        """Forget the session. Does not wait, and does not raise."""
+
+# Shared by the engines' functions:
+#   executable    the client: a name to look up in PATH, or a path
+#   extra_args    its arguments before `exec`, one line quoted as for a shell; else Error
+#   env           environment variables of every command
+#   working_dir   directory in the container in which commands start; None: its own
+#   user          user in the container, name or number, with :GROUP if wanted; None: its own
+#   timeout       seconds that a command may take to start, and a become prompt to appear
+#   shell         what runs command lines: /bin/sh, or the path of another POSIX shell
+
+def runc(
+    *,
+    container: bytes,
+    executable: bytes,
+    root: bytes | None,
+    extra_args: bytes,
+    user: bytes | None,
+    env: dict[bytes, bytes],
+    working_dir: bytes | None,
+    timeout: float,
+    shell: bytes,
+) -> Session:
+    """Make a session on the runc container with the ID `container`; `root` is runc's `--root`."""
+
+def docker(
+    *,
+    container: bytes,
+    executable: bytes,
+    extra_args: bytes,
+    user: bytes | None,
+    env: dict[bytes, bytes],
+    working_dir: bytes | None,
+    privileged: bool,
+    timeout: float,
+    shell: bytes,
+) -> Session:
+    """Make a session on a container of the daemon that the client would choose here and now."""
+
+def kubectl(
+    *,
+    pod: bytes,
+    container: bytes | None,
+    namespace: bytes | None,
+    kubeconfig: bytes | None,
+    kubeconfig_content: bytes | None,
+    context: bytes | None,
+    server: bytes | None,
+    username: bytes | None,
+    password: bytes | None,
+    token: bytes | None,
+    client_cert: bytes | None,
+    client_key: bytes | None,
+    ca_cert: bytes | None,
+    validate_certs: bool | None,
+    executable: bytes,
+    extra_args: bytes,
+    local_env: dict[bytes, bytes],
+    env: dict[bytes, bytes],
+    working_dir: bytes | None,
+    timeout: float,
+    shell: bytes,
+) -> Session:
+    """Make a session on a container of a Kubernetes pod.
+
+    `pod` may be a workload such as deploy/web; one of its pods is chosen once per session.
+    `kubeconfig` is a path and `kubeconfig_content` the JSON text of a configuration, which reaches
+    the client without being written to disk; at most one is given. `client_cert`, `client_key` and
+    `ca_cert` are paths. `validate_certs` None leaves it to the configuration. `local_env` is added
+    to the client's own environment. Everything that is None is left to the configuration.
+    """

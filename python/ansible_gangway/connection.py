@@ -1,0 +1,268 @@
+"""The base class of the connection plugins: Ansible's calls above it, `_core` below.
+
+A plugin file of the collection holds its options and turns them into the arguments of its engine;
+all else is here. It is not in the collection's `plugin_utils` because every task is a new process
+in which Ansible compiles those files again (its loader keeps no bytecode): 6 ms for this one.
+"""
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# mypy: disable-error-code="import-untyped,import-not-found"
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.plugins.connection import ConnectionBase
+from ansible.utils.display import Display
+
+from ansible_gangway import _core
+
+T = TypeVar("T")
+display = Display()
+
+
+class ContainerConnection(ConnectionBase):  # type: ignore[misc]
+    """Ansible's calls on one container. A subclass names its engine and reads its own options."""
+
+    # The engine: the name of a function of _core, and what this plugin's options start with.
+    transport = ""
+    # The version that a plugin file was written for: it need not be this installation's.
+    collection_version = ""
+
+    has_pipelining = True
+    # No engine is asked for a terminal. True would only let become plugins that need one (run0,
+    # machinectl) start and then fail in their own words.
+    has_tty = False
+
+    def __init__(self, play_context: Any, *args: Any, **kwargs: Any) -> None:
+        """Options cannot be read yet. Ansible passes more arguments, different ones by version."""
+        super().__init__(play_context, *args, **kwargs)
+        self._session: _core.Session | None = None
+        self._session_arguments: dict[str, Any] = {}
+
+    # What a plugin file says of its engine.
+
+    def container_name(self) -> str:
+        """Name the container as messages and log lines do."""
+        return self.text_option("remote_addr")
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the engine's function that not all engines share."""
+        raise NotImplementedError
+
+    def log_established(self) -> None:
+        """Log the line that opens a session."""
+        user = self.text_option("remote_user") or "?"
+        self._vvv(f"ESTABLISH {self.transport.upper()} CONNECTION FOR USER: {user}")
+
+    # Options as _core takes them.
+
+    def text_option(self, name: str) -> str:
+        """Return an option as str, '' when it is not set."""
+        value = self.get_option(name)
+        return "" if value is None else _text(value)
+
+    def bytes_option(self, name: str) -> bytes | None:
+        """Return an option as bytes, None when it is empty or not set."""
+        return _bytes(self.text_option(name)) or None
+
+    def env_option(self, name: str) -> dict[bytes, bytes]:
+        """Return a dictionary of environment variables, all of them strings."""
+        env = self.get_option(name) or {}
+        for key, value in env.items():
+            for what, item in (("key", key), ("value", value)):
+                if not isinstance(item, str):
+                    # A value may be a secret: it is never named.
+                    raise AnsibleError(
+                        f"Non-string {what} found in the {name} option of container "
+                        f"{self.container_name()!r}: the {what} of {key!r} is of type "
+                        f"{type(item).__name__}. Wrap it in quotes, or convert it to a string "
+                        "when it is templated."
+                    )
+        return {_bytes(key): _bytes(value) for key, value in env.items()}
+
+    def path_option(self, name: str) -> bytes | None:
+        """Return an option that is a local path as bytes; no shell has expanded its `~`."""
+        value = self.bytes_option(name)
+        return value and os.path.expanduser(value)
+
+    def _shared_arguments(self) -> dict[str, Any]:
+        timeout = self.get_option("container_timeout")
+        if timeout < 1:
+            raise AnsibleError(
+                f"container_timeout of container {self.container_name()!r} is {timeout}: it must "
+                "be at least 1 second, because nothing may wait for ever."
+            )
+        # ansible_shell_executable; as a command line it may bring arguments.
+        shell = (self._play_context.executable or "").split() or ["/bin/sh"]
+        return {
+            "executable": self.path_option(f"{self.transport}_executable"),
+            "extra_args": self.bytes_option(f"{self.transport}_extra_args") or b"",
+            "env": self.env_option("extra_env"),
+            "working_dir": self.bytes_option("working_dir"),
+            "timeout": float(timeout),
+            "shell": _bytes(shell[0]),
+        }
+
+    # Ansible's contract.
+
+    def set_options(self, *args: Any, **kwargs: Any) -> None:
+        """Take options; in a loop Ansible keeps the plugin and gives it each item's."""
+        super().set_options(*args, **kwargs)
+        self._connected = False
+
+    def _connect(self) -> ContainerConnection:
+        self._open_session()
+        return self
+
+    def exec_command(
+        self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
+    ) -> tuple[int, bytes, bytes]:
+        """Run a command line in the container; return its exit status, stdout and stderr."""
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        self._vvv(f"EXEC {_text(cmd)}")
+        become = None
+        if sudoable and self.become and self.become.expect_prompt():
+            become = BecomePrompt(self.become, self._play_context)
+        stdin = None if in_data is None else _bytes(in_data)
+        result = _call(self._open_session().exec_command, _bytes(cmd), stdin, become)
+        if result[0] != 0:
+            self._explain_no_temporary_directory(cmd, in_data, sudoable, result)
+        return result
+
+    def put_file(self, in_path: str, out_path: str) -> None:
+        """Copy a local file into the container."""
+        super().put_file(in_path, out_path)
+        self._vvv(f"PUT {_text(in_path)} TO {_text(out_path)}")
+        put = self._open_session().put_file
+        self._note(_call(put, _local_path(in_path), _container_path(out_path)))
+
+    def fetch_file(self, in_path: str, out_path: str) -> None:
+        """Copy a file of the container to a local path."""
+        super().fetch_file(in_path, out_path)
+        self._vvv(f"FETCH {_text(in_path)} TO {_text(out_path)}")
+        fetch = self._open_session().fetch_file
+        self._note(_call(fetch, _container_path(in_path), _local_path(out_path)))
+
+    def reset(self) -> None:
+        """Forget the session; the next call opens another."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget the session; called after every task."""
+        session, self._session = self._session, None
+        self._connected = False
+        if session is not None:
+            session.close()
+
+    # Between the two.
+
+    def _open_session(self) -> _core.Session:
+        """Open a session with the present options, or keep the one opened with the same."""
+        if self._connected and self._session is not None:
+            return self._session
+        self._check_version()
+        arguments = {**self._shared_arguments(), **self.engine_arguments()}
+        if self._session is None or arguments != self._session_arguments:
+            self.close()
+            self.log_established()
+            engine: Callable[..., _core.Session] = getattr(_core, self.transport)
+            self._session = _call(engine, **arguments)
+            self._session_arguments = arguments
+        self._connected = True
+        return self._session
+
+    def _check_version(self) -> None:
+        """Refuse a plugin file of another version: its options need not be those read here."""
+        if self.collection_version == _core.__version__:
+            return
+        path = os.path.realpath(sys.modules[type(self).__module__].__file__ or "")
+        collection = os.path.dirname(os.path.dirname(os.path.dirname(path)))
+        raise AnsibleError(
+            f"Version {self.collection_version} of the collection gangway.exec, in {collection}, "
+            f"is in front of version {_core.__version__} that came with ansible-gangway: remove "
+            "that copy (or run 'gangway link' again if a link leads to it), or run "
+            f"'{sys.executable} -m pip install ansible-gangway=={self.collection_version}'."
+        )
+
+    def _explain_no_temporary_directory(
+        self, cmd: str, in_data: bytes | None, sudoable: bool, result: tuple[int, bytes, bytes]
+    ) -> None:
+        """Name the remedy where a container has no writable place for temporary files."""
+        rc, _, stderr = result
+        where = f"container {self.container_name()!r}"
+        remedy = (
+            "Set ansible_remote_tmp, and TMPDIR in the task's environment, to a directory that "
+            "can be written there, for example /dev/shm."
+        )
+        # Core's own step is known by its words, never by what the container printed. From 2.16 to
+        # 2.21 it is (ansible/plugins/shell/__init__.py, mkdtemp), with NAME = ansible-tmp-…:
+        #   ( umask 77 && mkdir -p "` echo DIR `"&& mkdir "` echo DIR/NAME `" && echo NAME=… )
+        if not sudoable and re.search(
+            r"mkdir -p .* mkdir .*/(ansible-tmp-[\d.]+-\d+-\d+) .* echo \1=", cmd
+        ):
+            lines = _text(stderr).strip().splitlines()
+            reason = lines[-1] if lines else f"exit status {rc}"
+            raise AnsibleError(
+                f"Cannot create Ansible's temporary directory in {where}: {reason}. {remedy}"
+            )
+        # A pipelined module makes one of its own (Python's tempfile). Its failure is its result.
+        if in_data and b"No usable temporary directory found in" in stderr:
+            display.warning(f"No temporary directory can be written in {where}. {remedy}")
+
+    def _vvv(self, line: str) -> None:
+        display.vvv(line, host=self.container_name())
+
+    def _note(self, note: str | None) -> None:
+        if note:
+            display.v(note, host=self.container_name())
+
+
+class BecomePrompt:
+    """A become plugin as `_core` asks it: judges output, and never sees the stream."""
+
+    def __init__(self, become: Any, play_context: Any) -> None:
+        """Read the password once; the plugin's own checks are the answers."""
+        password = become.get_option("become_pass", playcontext=play_context)
+        self.password = None if password is None else _bytes(password)
+        self.name: str = become.name
+        self.is_prompt: Callable[[bytes], bool] = become.check_password_prompt
+        self.is_success: Callable[[bytes], bool] = become.check_success
+        self.is_incorrect: Callable[[bytes], bool] = become.check_incorrect_password
+        self.is_missing: Callable[[bytes], bool] = become.check_missing_password
+
+
+def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `_core` and turn its exceptions into Ansible's: the only place that does."""
+    try:
+        return function(*args, **kwargs)
+    except _core.ConnectionFailed as exc:
+        raise AnsibleConnectionFailure(str(exc)) from exc
+    except _core.FileMissing as exc:
+        raise AnsibleFileNotFound(str(exc)) from exc
+    except _core.Error as exc:
+        raise AnsibleError(str(exc)) from exc
+
+
+def _text(value: Any) -> str:
+    text: str = to_text(value, errors="surrogate_or_replace")
+    return text
+
+
+def _bytes(value: Any) -> bytes:
+    data: bytes = to_bytes(value, errors="surrogate_or_strict")
+    return data
+
+
+def _local_path(path: str) -> bytes:
+    return _bytes(os.path.abspath(path))
+
+
+def _container_path(path: str) -> bytes:
+    """Make a path of the container absolute: relative ones start at /, as in the other plugins."""
+    return _bytes(os.path.normpath(os.path.join("/", path)))
