@@ -1,7 +1,8 @@
 """The Python tests on every ansible-core that is supported. `nox --list` names the sessions.
 
-The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated (marker `plays`):
-nothing else depends on its version. `nox -s core-2.16 -- tests/examples -k docker` hands arguments to pytest.
+The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated
+(marker `plays`): nothing else depends on its version. Arguments for pytest come after two dashes:
+`nox -s core-2.16 -- tests/examples -k docker`.
 """
 
 import os
@@ -29,7 +30,7 @@ nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", 
 
 
 def find_python(version: str) -> str | None:
-    """Return the path of Python `version`, or None. (nox would take a pyenv shim that does not work.)"""
+    """Return the path of Python `version`, or None; nox would take a pyenv shim that cannot run."""
     found = subprocess.run(["scripts/find-python", version], stdout=subprocess.PIPE, text=True)
     return found.stdout or None
 
@@ -38,15 +39,14 @@ def the_wheel(session: nox.Session) -> Path:
     """Return the wheel under test: what `make wheel` built."""
     wheels = list(Path("dist").glob("ansible_gangway-*.whl"))
     if len(wheels) != 1:
-        session.error(f"dist/ holds {len(wheels)} wheels of ansible-gangway instead of one: run `make wheel`")
+        session.error(f"dist/ holds {len(wheels)} wheels instead of one: run `make wheel`")
     return wheels[0]
 
 
 def tests(session: nox.Session, core: str) -> None:
     """Run pytest beside this ansible-core and the wheel, as a user has them installed."""
-    session.install(
-        f"ansible-core~={core}.0", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test")
-    )
+    project = nox.project.load_toml("pyproject.toml")
+    session.install(f"ansible-core~={core}.0", *nox.project.dependency_groups(project, "test"))
     session.install("--no-deps", "--force-reinstall", str(the_wheel(session)))
     select = [] if core == NEWEST or SOAK else ["-m", "plays"]
     if SOAK:

@@ -1,0 +1,1 @@
+"""What tests of every kind share: starting beds, and running Ansible as a user would."""

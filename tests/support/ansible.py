@@ -1,0 +1,95 @@
+"""Run Ansible's programs as a user would, and read their recap."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import beds
+
+COUNTS = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one program ended. It prints as its whole output, for the messages of failed tests."""
+
+    argv: list[str]
+    rc: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"$ {' '.join(self.argv)}\n{self.stdout}\n{self.stderr}\n(status {self.rc})"
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """The counts of PLAY RECAP by host: {"web": {"ok": 3, "changed": 0, ...}}."""
+        return {
+            host: {key: int(count) for key, count in (pair.split("=") for pair in pairs.split())}
+            for host, pairs in COUNTS.findall(self.stdout)
+        }
+
+
+class Ansible:
+    """The Ansible of one virtual environment: the one that runs pytest, unless told otherwise.
+
+    `home` is its HOME, so that neither ~/.ansible nor ~/.docker of the developer takes part.
+    """
+
+    def __init__(self, home: Path, bin_dir: Path = Path(sys.executable).parent) -> None:
+        self.home = home
+        self.bin_dir = bin_dir
+        # "2.21": tests may ask for it.
+        first = self.run("ansible", "--version").stdout.splitlines()[0]
+        self.core = ".".join(re.findall(r"\d+", first)[:2])
+
+    def run(
+        self,
+        program: str,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        seconds: float = 300,
+    ) -> Result:
+        """Run a program of the environment; `env` is what a bed returned, or variables to add."""
+        full = beds.environment(dict(env or {}))
+        full["PATH"] = f"{self.bin_dir}{os.pathsep}{full['PATH']}"
+        full |= {"HOME": str(self.home), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
+        argv = [str(self.bin_dir / program), *map(str, arguments)]
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=seconds,
+            cwd=cwd or self.home,
+            env=full,
+        )
+        return Result(argv, done.returncode, done.stdout, done.stderr)
+
+    def playbook(
+        self, playbook: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
+    ) -> Result:
+        """Run `ansible-playbook ARGUMENTS PLAYBOOK`."""
+        return self.run("ansible-playbook", *arguments, playbook, env=env)
+
+    def adhoc(
+        self,
+        host: str,
+        connection: str,
+        module: str,
+        arguments: str = "",
+        *options: str | Path,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Run one module on one host through `connection`, with no inventory and no settings."""
+        module_arguments = ["-a", arguments] if arguments else []
+        words = [host, "-i", f"{host},", "-c", connection, "-m", module, *module_arguments]
+        return self.run("ansible", *words, *options, env=env)
