@@ -16,8 +16,6 @@ from _k8s_objects import NODE
 ETCD_PORT, ETCD_PEER_PORT, API_PORT, KUBELET_PORT = PORTS = (26379, 26380, 26443, 26250)
 SERVER = f"https://127.0.0.1:{API_PORT}"
 NAMES = ("etcd", "kube-apiserver", "containerd", "kubelet")
-# All containers live in this cgroup: whoever is in it, is ours.
-CGROUP = "gangway-kubernetes"
 
 
 def daemon(state: Path, name: str) -> _bed.Daemon:
@@ -149,7 +147,6 @@ def start_kubelet(state: Path, programs: Path) -> None:
         "failSwapOn": False,
         "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
         "localStorageCapacityIsolation": False,
@@ -185,5 +182,6 @@ def _toml(tables: dict[str, dict[str, object]]) -> str:
         lines += [f"[{table}]"] if table else []
         for key, value in values.items():
             # TOML writes booleans, integers and plain strings as JSON does.
-            lines.append(f"{key} = {json.dumps(value if isinstance(value, (bool, int)) else str(value))}")
+            plain = value if isinstance(value, (bool, int)) else str(value)
+            lines.append(f"{key} = {json.dumps(plain)}")
     return "\n".join(lines) + "\n"

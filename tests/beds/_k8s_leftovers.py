@@ -1,7 +1,8 @@
 """End what the Kubernetes bed runs and remove what it left, whether it ended well or was killed.
 
-The kubelet and containerd do not take their containers with them, so the containers' processes are
-found by the cgroup they are in and the shims by the socket they were given.
+The kubelet and containerd do not take their containers with them, and a pid file may be missing, so
+programs are found by their name and an argument below the bed's directory (its configuration, its
+socket), what runs in containers by its cgroup.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SYSCTLS = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-HELPERS = ("containerd-shim-runc-v2", "runc", "ctr")
+PROGRAMS = (*_k8s_components.NAMES, "containerd-shim-runc-v2", "runc", "ctr")
 
 
 def save_sysctls(state: Path) -> None:
@@ -44,70 +45,81 @@ def restore_sysctls(state: Path) -> None:
 
 def clear(state: Path) -> None:
     """End every process of the bed and remove `state` with all that belongs to it elsewhere."""
-    for name in ("kubelet", "containerd", "kube-apiserver", "etcd"):
-        _k8s_components.daemon(state, name).stop()
-    end_containers(state)
-    remove_cgroups()
-    remove_links_to(state)
+    end_processes(state)
+    remove_cgroups(state)
+    remove_outside_files(state)
     restore_sysctls(state)
     _bed.remove_tree(state)
 
 
-def end_containers(state: Path) -> None:
-    """Kill shims and containers until none is left; a shim may be about to start another."""
+def end_processes(state: Path) -> None:
+    """Kill daemons, shims and containers until none is left; one may be about to start another.
+
+    Nothing needs a chance to save its data: it is all thrown away.
+    """
 
     def ended() -> bool:
-        thaw()
-        pids = [*_bed.processes_of(state, HELPERS), *cgroup_processes()]
+        thaw(state)
+        pids = [*_bed.processes_of(state, PROGRAMS), *container_processes(state)]
         _bed.end_processes(pids, 0)
         return not pids
 
-    _bed.wait_until(ended, "the containers of the bed ended", 60)
+    _bed.wait_until(ended, "the bed's processes ended", 60)
 
 
-def cgroups() -> list[Path]:
-    """Return the bed's cgroups in every hierarchy (version 1, 2 or both), the innermost first."""
+def cgroups(state: Path) -> list[Path]:
+    """Return the cgroups of the bed's containers, in every hierarchy, the innermost first.
+
+    containerd names them `/k8s.io/ID`; other users of containerd on this machine do too, so the
+    ids that it noted below `state` decide.
+    """
+    ids = {path.name for path in (*state.glob("run/*/k8s.io/*"), *state.glob("runc/k8s.io/*"))}
+    top = Path("/sys/fs/cgroup")
     found = []
-    for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
-        root = top / _k8s_components.CGROUP
-        if root.is_dir():
-            found += [Path(path) for path, _, _ in os.walk(root, topdown=False)]
+    for hierarchy in (top, *top.iterdir()):  # version 2 alone, then version 1's
+        for name in ids:
+            walk = os.walk(hierarchy / "k8s.io" / name, topdown=False)
+            found += [Path(path) for path, _, _ in walk]
     return found
 
 
-def cgroup_processes() -> list[int]:
-    """Return the pids of all processes in the bed's cgroups."""
-    found = set()
-    for group in cgroups():
+def container_processes(state: Path) -> list[int]:
+    """Return the pids of all processes in the bed's containers."""
+    found: set[int] = set()
+    for group in cgroups(state):
         with contextlib.suppress(OSError):  # it went away
             found.update(map(int, (group / "cgroup.procs").read_text().split()))
     return sorted(found)
 
 
-def thaw() -> None:
+def thaw(state: Path) -> None:
     """Let paused containers run: a frozen process does not even die of KILL."""
-    for group in cgroups():
+    for group in cgroups(state):
         for file, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            if (group / file).exists():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if (group / file).exists():
                     (group / file).write_text(value)
 
 
-def remove_cgroups() -> None:
-    """Remove the bed's cgroups, once empty."""
+def remove_cgroups(state: Path) -> None:
+    """Remove the cgroups of the bed's containers."""
 
     def removed() -> bool:
-        for group in cgroups():
+        for group in cgroups(state):
             with contextlib.suppress(OSError):  # the kernel still counts a dead process
                 group.rmdir()
-        return not cgroups()
+        return not cgroups(state)
 
-    _bed.wait_until(removed, "the cgroups of the bed are empty", 20)
+    parents = {group.parent for group in cgroups(state) if group.parent.name == "k8s.io"}
+    _bed.wait_until(removed, "the bed's cgroups are empty", 20)
+    for parent in parents:
+        with contextlib.suppress(OSError):  # other containers are in it
+            parent.rmdir()
 
 
-def remove_links_to(state: Path) -> None:
+def remove_outside_files(state: Path) -> None:
     """Remove the shims' sockets and the kubelet's links to logs: their place cannot be chosen."""
-    for file in state.glob("run/io.containerd.runtime.v2.task/*/*/address"):
+    for file in state.glob("run/io.containerd.runtime.v2.task/k8s.io/*/address"):
         address = file.read_text().strip()
         if address.startswith("unix:///run/containerd/s/"):
             Path(address[len("unix://") :]).unlink(missing_ok=True)
