@@ -282,10 +282,24 @@ def processes_of(directory: Path, programs: Iterable[str]) -> list[int]:
     """
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if Path(words[0]).name in programs and any(f"{directory}/" in w for w in words[1:]):
+                # Not argv[0], which some daemons overwrite; the file may be gone since an upgrade.
+                program = Path(os.readlink(entry / "exe").removesuffix(" (deleted)")).name
+                command = os.fsdecode((entry / "cmdline").read_bytes())
+                if program in programs and f"{directory}/" in command:
+                    found.append(int(entry.name))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the processes that `pid` started and that are its children still."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == pid:
                     found.append(int(entry.name))
     return found
 
@@ -379,7 +393,8 @@ def main(
 ) -> None:
     """Run the bed's command line: start, stop, env and what `more` adds (with a `run` default).
 
-    One command at a time for each bed; `start` must end with `write_env`.
+    One command at a time for each bed; `start` must end with `write_env`. What follows a `--` is
+    in the `extra` of the arguments.
     """
     about = sys.modules["__main__"].__doc__
     parser = argparse.ArgumentParser(prog=f"tests/beds/{name}", description=about)
@@ -399,7 +414,9 @@ def main(
     commands.add_parser("env", help="print KEY=VALUE lines for the tests").set_defaults(run=env)
     if more:
         more(commands)
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:end], argparse.Namespace(extra=words[end + 1 :]))
     with reported(parser.prog):
         if os.geteuid() != 0:
             raise BedError("a test bed starts engines and mounts file systems; run it as root")

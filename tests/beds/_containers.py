@@ -1,0 +1,74 @@
+"""Containers of the engines that share Docker's command line: `run`, `rm` and four states."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from typing import Protocol
+
+import _bed
+import _images
+
+STATES = ["running", "created", "stopped", "paused"]
+# The network is the machine's: no bridge and no packet filter is touched. sudo in the container
+# wants its host name known.
+OPTIONS = ["--network=host", "--hostname=gangway", "--add-host=gangway:127.0.0.1"]
+
+
+class Engine(Protocol):
+    """Run the engine's command line with these arguments; raise BedError on failure if `check`."""
+
+    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Return the finished process."""
+
+
+def states(engine: Engine) -> dict[str, str]:
+    """Return the state of each container, by name."""
+    lines = engine("ps", "--all", "--format", "{{.Names}} {{.State}}").stdout.splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def load(engine: Engine, *names: str) -> None:
+    """Load the images that the engine does not have in their present version."""
+    for name in names:
+        known = engine("image", "inspect", "--format={{.Id}}", _images.tag(name), check=False)
+        if known.stdout.strip().removeprefix("sha256:") != _images.image_id(name):
+            engine("load", "--input", str(_images.archive(name)))
+
+
+def run(engine: Engine, name: str, image: str, wanted: str = "running", *extra: str) -> None:
+    """Make the container `name` anew from `image` and bring it to the state `wanted`."""
+    remove(engine, name)
+    command = ["create"] if wanted == "created" else ["run", "--detach"]
+    engine(*command, "--name", name, *OPTIONS, *extra, _images.tag(image))
+    if wanted == "stopped":
+        engine("kill", name)
+        _bed.wait_until(
+            lambda: states(engine).get(name) == "exited", f"the container {name} stops", 20
+        )
+    elif wanted == "paused":
+        engine("pause", name)
+
+
+def remove(engine: Engine, *names: str) -> None:
+    """Remove containers in whatever state they are; it is fine if there are none."""
+    known = states(engine)
+    for name in names:
+        if known.get(name) == "paused":
+            engine("unpause", name)
+        if name in known:
+            engine("rm", "--force", "--volumes", name)
+
+
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], engine: Engine, images: list[str]
+) -> None:
+    """Add `run` and `rm`, for tests that need one more container."""
+    command = commands.add_parser("run", help="make one more container; options after --")
+    command.add_argument("name", type=_bed.container_name)
+    command.add_argument("--image", choices=images, default="base")
+    command.add_argument("--state", choices=STATES, default="running")
+    command.set_defaults(run=lambda a: run(engine, a.name, a.image, a.state, *a.extra))
+    command = commands.add_parser("rm", help="end and remove a container")
+    command.add_argument("name", type=_bed.container_name)
+    command.set_defaults(run=lambda a: remove(engine, a.name))
