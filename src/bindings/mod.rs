@@ -1,0 +1,366 @@
+//! Python's view: convert, release the GIL, call, convert. The only code that names `pyo3`.
+//!
+//! `python/ansible_gangway/_core.pyi` documents what callers see. Importing the module starts nothing: no thread, no runtime.
+
+mod exceptions;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::engine::{self, Docker, Engine, Env, Kubectl, Runc};
+use crate::error::{Error, Result};
+use crate::session::become_prompt::BecomePlugin;
+use crate::session::{self, CommandResult};
+use crate::transport::Interrupt;
+use exceptions::{ConnectionFailed, FileMissing, PyError, to_python};
+
+type Bytes = Vec<u8>;
+
+/// Lets Python's signal handlers run during a wait (a task's `timeout:` is one), and keeps what they raise.
+#[derive(Default)]
+struct Signals {
+    raised: Option<PyErr>,
+}
+
+impl Interrupt for Signals {
+    fn check(&mut self) -> Result<()> {
+        let checked = Python::attach(|py| -> PyResult<()> { py.check_signals() });
+        checked.map_err(|raised| {
+            self.raised = Some(raised);
+            Error::Interrupted
+        })
+    }
+}
+
+/// Ansible's become plugin behind the adapter of the shims; called with the GIL, and only while a prompt is awaited.
+struct PyBecome {
+    adapter: Py<PyAny>,
+    name: String,
+    password: Option<Bytes>,
+    raised: Option<PyErr>,
+}
+
+impl PyBecome {
+    fn new(adapter: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            name: adapter.getattr("name")?.extract()?,
+            password: adapter.getattr("password")?.extract()?,
+            adapter: adapter.clone().unbind(),
+            raised: None,
+        })
+    }
+
+    fn ask(&mut self, method: &str, output: &[u8]) -> Result<bool> {
+        let answer = Python::attach(|py| {
+            self.adapter
+                .bind(py)
+                .call_method1(method, (PyBytes::new(py, output),))?
+                .is_truthy()
+        });
+        answer.map_err(|raised| {
+            self.raised = Some(raised);
+            Error::Interrupted
+        })
+    }
+}
+
+impl BecomePlugin for PyBecome {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn password(&self) -> Option<Bytes> {
+        self.password.clone()
+    }
+    fn is_prompt(&mut self, output: &[u8]) -> Result<bool> {
+        self.ask("is_prompt", output)
+    }
+    fn is_success(&mut self, output: &[u8]) -> Result<bool> {
+        self.ask("is_success", output)
+    }
+    fn is_incorrect(&mut self, output: &[u8]) -> Result<bool> {
+        self.ask("is_incorrect", output)
+    }
+    fn is_missing(&mut self, output: &[u8]) -> Result<bool> {
+        self.ask("is_missing", output)
+    }
+}
+
+/// See `_core.pyi`.
+#[pyclass(frozen)]
+struct Session(Mutex<session::Session>);
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+impl Session {
+    fn new(engine: Engine, shell: Bytes, timeout: f64) -> PyResult<Self> {
+        let timeout = Duration::try_from_secs_f64(timeout)
+            .map_err(|error| PyError::new_err(format!("timeout {timeout}: {error}")))?;
+        Ok(Self(Mutex::new(session::Session::new(
+            engine, shell, timeout,
+        ))))
+    }
+
+    /// Calls `work` without the GIL; Python code may run only in `Signals` and `PyBecome`.
+    fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut session::Session, &mut Signals) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| {
+            let mut signals = Signals::default();
+            let mut session = self
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            work(&mut session, &mut signals).map_err(|error| to_python(&error, signals.raised))
+        })
+    }
+}
+
+#[pymethods]
+impl Session {
+    #[pyo3(signature = (command, stdin=None, r#become=None))]
+    fn exec_command<'py>(
+        &self,
+        py: Python<'py>,
+        command: &[u8],
+        stdin: Option<&[u8]>,
+        r#become: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(i32, Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let mut plugin = r#become.map(PyBecome::new).transpose()?;
+        let result = self.run(py, |session, signals| {
+            session.exec_command(
+                command,
+                stdin,
+                plugin
+                    .as_mut()
+                    .map(|plugin| plugin as &mut dyn BecomePlugin),
+                signals,
+            )
+        });
+        let raised_by_plugin = plugin.and_then(|plugin| plugin.raised);
+        let CommandResult { rc, stdout, stderr } =
+            result.map_err(|error| raised_by_plugin.unwrap_or(error))?;
+        Ok((rc, PyBytes::new(py, &stdout), PyBytes::new(py, &stderr)))
+    }
+
+    fn put_file(
+        &self,
+        py: Python<'_>,
+        in_path: &[u8],
+        out_path: &[u8],
+    ) -> PyResult<Option<String>> {
+        self.run(py, |session, signals| {
+            session.put_file(path(in_path), out_path, signals)
+        })
+    }
+
+    fn fetch_file(
+        &self,
+        py: Python<'_>,
+        in_path: &[u8],
+        out_path: &[u8],
+    ) -> PyResult<Option<String>> {
+        self.run(py, |session, signals| {
+            session.fetch_file(in_path, path(out_path), signals)
+        })
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "the direct path holds nothing between calls"
+    )]
+    fn close(&self) {}
+}
+
+fn ready(
+    engine: Engine,
+    shell: Bytes,
+    timeout: f64,
+    option: &'static str,
+    name: &[u8],
+    env: &Env,
+) -> PyResult<Session> {
+    let target = engine.target();
+    let checked =
+        engine::check_name(&target, option, name).and_then(|()| engine::check_env(&target, env));
+    checked.map_err(|error| to_python(&error, None))?;
+    Session::new(engine, shell, timeout)
+}
+
+fn words(target: &str, option: &'static str, line: &[u8]) -> PyResult<Vec<Bytes>> {
+    engine::extra_args(target, option, line).map_err(|error| to_python(&error, None))
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, container, executable, root, extra_args, user, env, working_dir, timeout, shell))]
+#[expect(clippy::too_many_arguments, reason = "one keyword per option")]
+fn runc(
+    container: Bytes,
+    executable: Bytes,
+    root: Option<Bytes>,
+    extra_args: &[u8],
+    user: Option<Bytes>,
+    env: BTreeMap<Bytes, Bytes>,
+    working_dir: Option<Bytes>,
+    timeout: f64,
+    shell: Bytes,
+) -> PyResult<Session> {
+    let mut runc = Runc {
+        container,
+        executable,
+        root,
+        user,
+        env,
+        working_dir,
+        ..Runc::default()
+    };
+    runc.extra_args = words(
+        &Engine::Runc(runc.clone()).target(),
+        "runc_extra_args",
+        extra_args,
+    )?;
+    let (name, env) = (runc.container.clone(), runc.env.clone());
+    ready(
+        Engine::Runc(runc),
+        shell,
+        timeout,
+        "remote_addr",
+        &name,
+        &env,
+    )
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, privileged, timeout, shell))]
+#[expect(clippy::too_many_arguments, reason = "one keyword per option")]
+fn docker(
+    container: Bytes,
+    executable: Bytes,
+    extra_args: &[u8],
+    user: Option<Bytes>,
+    env: BTreeMap<Bytes, Bytes>,
+    working_dir: Option<Bytes>,
+    privileged: bool,
+    timeout: f64,
+    shell: Bytes,
+) -> PyResult<Session> {
+    let mut docker = Docker {
+        container,
+        executable,
+        user,
+        env,
+        working_dir,
+        privileged,
+        ..Docker::default()
+    };
+    docker.extra_args = words(
+        &Engine::Docker(docker.clone()).target(),
+        "docker_extra_args",
+        extra_args,
+    )?;
+    let (name, env) = (docker.container.clone(), docker.env.clone());
+    ready(
+        Engine::Docker(docker),
+        shell,
+        timeout,
+        "remote_addr",
+        &name,
+        &env,
+    )
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, pod, container, namespace, kubeconfig, kubeconfig_content, context, server, username, password, token, client_cert,
+    client_key, ca_cert, validate_certs, executable, extra_args, local_env, env, working_dir, timeout, shell))]
+#[expect(clippy::too_many_arguments, reason = "one keyword per option")]
+fn kubectl(
+    pod: Bytes,
+    container: Option<Bytes>,
+    namespace: Option<Bytes>,
+    kubeconfig: Option<Bytes>,
+    kubeconfig_content: Option<Bytes>,
+    context: Option<Bytes>,
+    server: Option<Bytes>,
+    username: Option<Bytes>,
+    password: Option<Bytes>,
+    token: Option<Bytes>,
+    client_cert: Option<Bytes>,
+    client_key: Option<Bytes>,
+    ca_cert: Option<Bytes>,
+    validate_certs: Option<bool>,
+    executable: Bytes,
+    extra_args: &[u8],
+    local_env: BTreeMap<Bytes, Bytes>,
+    env: BTreeMap<Bytes, Bytes>,
+    working_dir: Option<Bytes>,
+    timeout: f64,
+    shell: Bytes,
+) -> PyResult<Session> {
+    let mut kubectl = Kubectl {
+        pod,
+        container,
+        namespace,
+        kubeconfig,
+        kubeconfig_content,
+        context,
+        server,
+        username,
+        password,
+        token,
+        client_cert,
+        client_key,
+        ca_cert,
+        validate_certs,
+        executable,
+        extra_args: vec![],
+        local_env,
+        env,
+        working_dir,
+        default_kubeconfig: default_kubeconfig(),
+    };
+    kubectl.extra_args = words(
+        &Engine::Kubectl(kubectl.clone()).target(),
+        "kubectl_extra_args",
+        extra_args,
+    )?;
+    let (name, env) = (kubectl.pod.clone(), kubectl.env.clone());
+    ready(
+        Engine::Kubectl(kubectl),
+        shell,
+        timeout,
+        "kubectl_pod",
+        &name,
+        &env,
+    )
+}
+
+fn default_kubeconfig() -> Option<OsString> {
+    if let Some(set) = std::env::var_os("KUBECONFIG").filter(|set| !set.is_empty()) {
+        return Some(set);
+    }
+    let home = PathBuf::from(std::env::var_os("HOME")?).join(".kube/config");
+    home.exists().then(|| home.into())
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("Error", py.get_type::<PyError>())?;
+    module.add("ConnectionFailed", py.get_type::<ConnectionFailed>())?;
+    module.add("FileMissing", py.get_type::<FileMissing>())?;
+    module.add_class::<Session>()?;
+    module.add_function(wrap_pyfunction!(runc, module)?)?;
+    module.add_function(wrap_pyfunction!(docker, module)?)?;
+    module.add_function(wrap_pyfunction!(kubectl, module)?)
+}

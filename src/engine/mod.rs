@@ -1,0 +1,231 @@
+//! What is particular to each engine: options become command lines, and the engine's own failures become errors.
+//!
+//! Pure: nothing here starts a process or reads a file, so each engine is tested as a table.
+
+pub mod docker;
+pub mod kubectl;
+pub mod runc;
+pub mod user;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+
+pub use docker::Docker;
+pub use kubectl::Kubectl;
+pub use runc::Runc;
+
+use crate::error::{Error, Result, shown};
+use crate::transport::cli::CommandLine;
+
+/// Environment variables, in an order that does not change.
+pub type Env = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One container, named through one engine.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a session has one")]
+pub enum Engine {
+    /// `runc exec` and runtimes with the same command line.
+    Runc(Runc),
+    /// `docker exec`.
+    Docker(Docker),
+    /// `kubectl exec`.
+    Kubectl(Kubectl),
+}
+
+/// How an engine's client ended that never started the command.
+#[derive(Debug, Default)]
+pub struct Refusal<'a> {
+    /// Exit status; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout.
+    pub stdout: &'a [u8],
+    /// What it wrote to stderr.
+    pub stderr: &'a [u8],
+    /// What it wrote to its log file (runc).
+    pub log: &'a [u8],
+}
+
+/// What the shell in the container does before the command, because the engine cannot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prelude<'a> {
+    /// Variables to export; they travel over stdin, never on a command line.
+    pub env: Option<&'a Env>,
+    /// Directory to change to.
+    pub working_dir: Option<&'a [u8]>,
+}
+
+impl Engine {
+    /// The variable prefix of this engine's options: `ansible_<name>_…`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Runc(_) => "runc",
+            Self::Docker(_) => "docker",
+            Self::Kubectl(_) => "kubectl",
+        }
+    }
+
+    /// The container as a user knows it: `docker container "web"`.
+    pub fn target(&self) -> String {
+        match self {
+            Self::Runc(runc) => runc.target(),
+            Self::Docker(docker) => docker.target(),
+            Self::Kubectl(kubectl) => kubectl.target(),
+        }
+    }
+
+    /// The command line that runs `command` in the container, with stdin attached or not.
+    pub fn exec(&self, command: &[Vec<u8>], stdin: bool) -> Result<CommandLine> {
+        match self {
+            Self::Runc(runc) => runc.exec(command),
+            Self::Docker(docker) => docker.exec(command, stdin),
+            Self::Kubectl(kubectl) => kubectl.exec(command, stdin),
+        }
+    }
+
+    /// What the container's shell must do itself.
+    pub fn prelude(&self) -> Prelude<'_> {
+        match self {
+            Self::Runc(_) | Self::Docker(_) => Prelude::default(),
+            Self::Kubectl(kubectl) => kubectl.prelude(),
+        }
+    }
+
+    /// The command line that asks for the container's state.
+    pub fn state(&self) -> Result<CommandLine> {
+        match self {
+            Self::Runc(runc) => runc.state(),
+            Self::Docker(docker) => Ok(docker.state()),
+            Self::Kubectl(kubectl) => kubectl.state(),
+        }
+    }
+
+    /// The container's state in one word of the engine's own, from what [`Engine::state`] printed.
+    pub fn parse_state(&self, stdout: &[u8]) -> Option<String> {
+        match self {
+            Self::Runc(_) => runc::State::parse(stdout).map(|state| state.status),
+            Self::Docker(_) | Self::Kubectl(_) => {
+                let word = String::from_utf8_lossy(stdout).trim().to_ascii_lowercase();
+                (!word.is_empty()).then_some(word)
+            }
+        }
+    }
+
+    /// Why the engine's client ended although the command never started.
+    pub fn refusal(&self, refusal: &Refusal<'_>) -> Error {
+        match self {
+            Self::Runc(runc) => runc.refusal(refusal),
+            Self::Docker(docker) => docker.refusal(refusal),
+            Self::Kubectl(kubectl) => kubectl.refusal(refusal),
+        }
+    }
+
+    /// The error for a container that is in `state`, with what to do about it.
+    pub fn not_running(&self, state: &str) -> Error {
+        let remedy = match self {
+            Self::Runc(runc) => runc.remedy(state),
+            Self::Docker(docker) => docker.remedy(state),
+            Self::Kubectl(_) => "see `kubectl describe pod` for the reason".to_owned(),
+        };
+        Error::NotRunning {
+            target: self.target(),
+            state: state.to_owned(),
+            remedy,
+        }
+    }
+}
+
+/// Splits a line of extra arguments as a shell does.
+pub(crate) fn extra_args(target: &str, option: &'static str, line: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut words = shlex::bytes::Shlex::new(line);
+    let split: Vec<Vec<u8>> = words.by_ref().collect();
+    if words.had_error {
+        let reason =
+            "it has an unclosed quote or ends in a backslash: quote it as for a shell".to_owned();
+        return Err(Error::Option {
+            target: target.to_owned(),
+            option,
+            reason,
+        });
+    }
+    Ok(split)
+}
+
+/// Refuses a name that the engine's client would take for a flag, or for nothing.
+pub(crate) fn check_name(target: &str, option: &'static str, name: &[u8]) -> Result<()> {
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.starts_with(b"-") {
+        "it begins with a dash"
+    } else if name.contains(&0) {
+        "it contains a NUL byte"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Option {
+        target: target.to_owned(),
+        option,
+        reason: format!("{reason}: name the container"),
+    })
+}
+
+/// Refuses a variable that no environment can hold.
+pub(crate) fn check_env(target: &str, env: &Env) -> Result<()> {
+    for (name, value) in env {
+        if name.is_empty()
+            || name
+                .iter()
+                .any(|byte| matches!(byte, 0 | b'=') || byte.is_ascii_whitespace())
+            || value.contains(&0)
+        {
+            let reason = format!(
+                "{:?} is no name and value for an environment variable",
+                shown(name)
+            );
+            return Err(Error::Option {
+                target: target.to_owned(),
+                option: "extra_env",
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn os(bytes: impl Into<Vec<u8>>) -> OsString {
+    OsString::from_vec(bytes.into())
+}
+
+pub(crate) fn held(target: &str, result: io::Result<OsString>) -> Result<OsString> {
+    result.map_err(|source| Error::Stream {
+        target: target.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_arguments_are_split_as_a_shell_does() {
+        let split = extra_args("t", "docker_extra_args", b"--config '/a b/c' -H \"x\"").unwrap();
+        assert_eq!(split, [b"--config".as_slice(), b"/a b/c", b"-H", b"x"]);
+        let error = extra_args("t", "docker_extra_args", b"--config '/a b").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("docker_extra_args cannot be used: it has an unclosed quote"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn names_that_are_flags_are_refused() {
+        for name in [b"".as_slice(), b"-rm", b"a\0b"] {
+            assert!(check_name("t", "remote_addr", name).is_err());
+        }
+        assert!(check_name("t", "remote_addr", b"web-1").is_ok());
+    }
+}

@@ -1,0 +1,351 @@
+//! One exec of the engine per call.
+
+use std::time::{Duration, Instant};
+
+use super::become_prompt::{BecomePlugin, BecomePrompt, Step};
+use super::script::Script;
+use super::{CommandResult, Session, resolve};
+use crate::engine::{Engine, Refusal};
+use crate::error::{Error, Result, said, shown};
+use crate::sys;
+use crate::transport::Interrupt;
+use crate::transport::cli::{CommandLine, Event, ExecStream, Input, ask};
+
+/// How long the engine's client may take to end by itself after the container's shell reported the end. A background child that
+/// holds stdout would keep it for ever; nothing it could still say matters.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The longest an interrupted call spends on ending the command in the container.
+const KILL_TIME: Duration = Duration::from_millis(900);
+
+/// An exec whose script runs in the container, with what it has written so far.
+#[derive(Debug)]
+pub(super) struct Running<'a> {
+    pub(super) stream: ExecStream<'a>,
+    pub(super) script: Script,
+    pub(super) stdout: Vec<u8>,
+    /// Without what the engine's client wrote before the start.
+    pub(super) stderr: Vec<u8>,
+    line: CommandLine,
+    started: Option<u32>,
+    start_by: Instant,
+}
+
+impl Running<'_> {
+    /// Runs `script` through the engine; `input` is what it reads after its own stdin.
+    pub(super) fn spawn(session: &Session, script: Script, input: Input) -> Result<Self> {
+        let has_stdin = !matches!(input, Input::Nothing);
+        let line = session.engine.exec(&script.command, has_stdin)?;
+        let stream = ExecStream::spawn(&session.target(), session.engine.name(), &line, input)?;
+        let start_by = Instant::now() + session.timeout;
+        Ok(Self {
+            stream,
+            script,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            line,
+            started: None,
+            start_by,
+        })
+    }
+
+    /// The next event, with the start mark already taken out of stderr; the output is in `stdout` and `stderr`.
+    pub(super) fn next(
+        &mut self,
+        session: &Session,
+        deadline: Option<Instant>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Happened> {
+        let until = match self.started {
+            Some(_) => deadline,
+            None => Some(self.start_by),
+        };
+        let event = match self.stream.next(until, interrupt) {
+            Err(Error::Interrupted) => {
+                self.kill(session);
+                return Err(Error::Interrupted);
+            }
+            event => event?,
+        };
+        match event {
+            Event::Stdout(bytes) => {
+                self.stdout.extend_from_slice(bytes);
+                Ok(Happened::Output)
+            }
+            Event::Stderr(bytes) => {
+                self.stderr.extend_from_slice(bytes);
+                if self.started.is_none()
+                    && let Some((_, end, pid)) = self.script.find_start(&self.stderr)
+                {
+                    self.stderr.drain(..end);
+                    self.started = Some(pid);
+                    return Ok(Happened::Started);
+                }
+                Ok(Happened::Output)
+            }
+            Event::Deadline if self.started.is_none() => Err(Error::StartTimeout {
+                target: session.target(),
+                seconds: session.timeout.as_secs_f64(),
+            }),
+            Event::Deadline => Ok(Happened::Deadline),
+            Event::Ended(status) => Ok(Happened::Ended(status.code())),
+        }
+    }
+
+    /// Why the engine's client ended without the end mark: it never started the script, or the stream broke.
+    ///
+    /// `Ok(rc)` when the container still runs and the engine itself reports a failed command: its shell was killed.
+    pub(super) fn without_mark(
+        &self,
+        session: &Session,
+        code: Option<i32>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<i32> {
+        let log = self
+            .line
+            .held
+            .first()
+            .filter(|_| matches!(session.engine, Engine::Runc(_)));
+        let log = log
+            .and_then(|log| log.contents(1 << 20).ok())
+            .unwrap_or_default();
+        if let Some(error) = self.marked_failure(session) {
+            return Err(error);
+        }
+        if self.started.is_none() {
+            let refusal = Refusal {
+                code,
+                stdout: &self.stdout,
+                stderr: &self.stderr,
+                log: &log,
+            };
+            let error = session.engine.refusal(&refusal);
+            // The engine's text knows only "not running"; created, exited and dead want different remedies.
+            if matches!(error, Error::NotRunning { .. })
+                && let Ok(Some(state)) = resolve::state(&session.engine, session.timeout, interrupt)
+                && state != "running"
+            {
+                return Err(session.engine.not_running(&state));
+            }
+            return Err(error);
+        }
+        let lost = |said: String| Error::OutcomeUnknown {
+            target: session.target(),
+            said,
+        };
+        match resolve::state(&session.engine, session.timeout, interrupt) {
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Ok(Some(state)) if state == "running" => match code {
+                Some(rc)
+                    if rc != 0
+                        && rc != 137
+                        && crate::engine::Runc::logged_error(&log).is_none() =>
+                {
+                    Ok(rc)
+                }
+                _ => Err(lost(format!(
+                    "the client ended with {}: {}",
+                    shown_code(code),
+                    said(&self.stderr)
+                ))),
+            },
+            Ok(Some(state)) => Err(lost(format!("the container is now {state}"))),
+            Ok(None) | Err(_) => Err(lost(
+                "the container is gone, or the engine does not answer".to_owned(),
+            )),
+        }
+    }
+
+    /// The script could not run the command at all, and said so.
+    fn marked_failure(&self, session: &Session) -> Option<Error> {
+        let target = session.target();
+        if let Some((_, _, text)) = self.script.find(&self.stderr, b'd', 0) {
+            let dir = session
+                .engine
+                .prelude()
+                .working_dir
+                .map(shown)
+                .unwrap_or_default();
+            return Some(Error::WorkingDir {
+                target,
+                dir,
+                said: said(text.as_bytes()),
+            });
+        }
+        self.script.find(&self.stderr, b'n', 0)?;
+        Some(Error::NoShell {
+            target,
+            shell: shown(&session.shell),
+            said: "it is not in the container".to_owned(),
+        })
+    }
+
+    /// Ends the command in the container, as far as that can be done in a moment. The engines' clients do not: the command of a
+    /// killed `docker exec` goes on.
+    pub(super) fn kill(&self, session: &Session) {
+        let Some(pid) = self.started else { return };
+        let Ok(nonce) = sys::nonce() else { return };
+        let Ok(line) = session
+            .engine
+            .exec(&Script::kill(&nonce, pid).command, false)
+        else {
+            return;
+        };
+        // Whoever interrupts waits for us: no second interruption is looked at within this bound.
+        let _ = ask(
+            &session.target(),
+            session.engine.name(),
+            &line,
+            KILL_TIME,
+            &mut crate::transport::Uninterrupted,
+        );
+    }
+
+    /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
+    pub(super) fn finish(mut self, interrupt: &mut dyn Interrupt) -> Result<(Vec<u8>, Vec<u8>)> {
+        let until = Instant::now() + GRACE;
+        while !matches!(
+            self.stream.next(Some(until), interrupt)?,
+            Event::Ended(_) | Event::Deadline
+        ) {}
+        Ok((self.stdout, self.stderr))
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+}
+
+/// What [`Running::next`] saw.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    Started,
+    Output,
+    Deadline,
+    Ended(Option<i32>),
+}
+
+fn shown_code(code: Option<i32>) -> String {
+    code.map_or_else(|| "a signal".to_owned(), |code| format!("status {code}"))
+}
+
+/// [`Session::exec_command`] by one exec.
+pub(super) fn exec_command(
+    session: &Session,
+    command: &[u8],
+    stdin: Option<&[u8]>,
+    mut become_plugin: Option<&mut dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<CommandResult> {
+    let nonce = sys::nonce().map_err(|source| Error::Stream {
+        target: session.target(),
+        source,
+    })?;
+    let script = Script::exec(&nonce, &session.shell, command, session.engine.prelude());
+    let stdin = stdin.unwrap_or_default();
+    let needs_input = !stdin.is_empty() || !script.stdin.is_empty() || become_plugin.is_some();
+    let first = script.stdin.clone();
+    let mut running = Running::spawn(
+        session,
+        script,
+        if needs_input {
+            Input::Stream
+        } else {
+            Input::Nothing
+        },
+    )?;
+    running.stream.send(first);
+    let mut prompt = become_plugin.as_deref().map(BecomePrompt::new);
+    if prompt.is_none() {
+        running.stream.send(stdin);
+        running.stream.finish_input();
+    }
+    let mut ends = Ends::default();
+    let mut deadline = None;
+    while !ends.both() {
+        match running.next(session, deadline, interrupt)? {
+            Happened::Started if prompt.is_some() => {
+                deadline = Some(Instant::now() + session.timeout);
+            }
+            Happened::Started | Happened::Output => {}
+            Happened::Deadline => {
+                running.kill(session);
+                let method = become_plugin
+                    .as_deref()
+                    .map(BecomePlugin::name)
+                    .unwrap_or_default();
+                let text = [running.stdout.as_slice(), &running.stderr].concat();
+                let seconds = session.timeout.as_secs_f64();
+                return Err(Error::BecomeTimeout {
+                    target: session.target(),
+                    method,
+                    seconds,
+                    said: said(&text),
+                });
+            }
+            Happened::Ended(code) => {
+                let rc = running.without_mark(session, code, interrupt)?;
+                return Ok(CommandResult {
+                    rc,
+                    stdout: running.stdout,
+                    stderr: running.stderr,
+                });
+            }
+        }
+        if !running.has_started() {
+            continue;
+        }
+        if let (Some(state), Some(plugin)) = (
+            prompt.as_mut().filter(|state| state.is_waiting()),
+            become_plugin.as_deref_mut(),
+        ) {
+            let step = state.advance(plugin, [&mut running.stdout, &mut running.stderr]);
+            match step.inspect_err(|_| running.kill(session))? {
+                Step::Wait => {}
+                Step::Send(password) => running.stream.send(password),
+                Step::Go => {
+                    deadline = None;
+                    running.stream.send(stdin);
+                    running.stream.finish_input();
+                }
+            }
+        }
+        ends.look(&running);
+    }
+    let (Some((out, rc)), Some((err, _))) = (ends.stdout, ends.stderr) else {
+        unreachable!("both ends were seen")
+    };
+    running.stdout.truncate(out);
+    running.stderr.truncate(err);
+    let (stdout, stderr) = running.finish(interrupt)?;
+    Ok(CommandResult { rc, stdout, stderr })
+}
+
+/// Where the end marks stand, once they do: `(offset, exit status)`.
+#[derive(Debug, Default)]
+struct Ends {
+    stdout: Option<(usize, i32)>,
+    stderr: Option<(usize, i32)>,
+    searched: [usize; 2],
+}
+
+impl Ends {
+    fn look(&mut self, running: &Running<'_>) {
+        let streams = [
+            (&mut self.stdout, &running.stdout),
+            (&mut self.stderr, &running.stderr),
+        ];
+        for ((end, stream), searched) in streams.into_iter().zip(&mut self.searched) {
+            if end.is_none() {
+                *end = running
+                    .script
+                    .find_end(stream, (*searched).min(stream.len()));
+                *searched = stream.len().saturating_sub(running.script.mark_length());
+            }
+        }
+    }
+
+    fn both(&self) -> bool {
+        self.stdout.is_some() && self.stderr.is_some()
+    }
+}

@@ -1,0 +1,401 @@
+//! The small shell programs that run in the container around each request, and what they say.
+//!
+//! A CLI's exit status is no proof: kubectl exits 0 for a lost stream, every engine mixes its own failures with the command's. So the
+//! container's shell marks, on the stream itself, that the command started and how it ended:
+//!
+//! ```text
+//! RS nonce s PID RS      on stderr, before anything else of the container: started
+//! RS nonce e RC RS       on stdout and on stderr, after the last byte of the command: ended
+//! ```
+//!
+//! RS is the byte 0x1e, which the script's own text does not contain (it says `\036`), so `ps` in the container cannot forge a mark.
+//! What stands before the start mark on stderr, or after the end marks, is the engine's client talking.
+
+use std::fmt::Write;
+
+use crate::engine::Prelude;
+
+/// First thing of every program: keep the real stderr as 3, for marks and for the command, and have the shell's own remarks
+/// ("Killed") go nowhere.
+const START: &str = r#"exec 3>&2 2>/dev/null;printf '\036%s s%d\036' "$0" "$$" >&3;"#;
+
+/// One mark, `RS nonce KIND REST RS`.
+const MARK: &str = r#"m(){ printf '\036%s %s\036' "$0" "$1";};"#;
+
+/// A program and its arguments, ready for an engine, and the nonce that its marks carry.
+#[derive(Debug)]
+pub struct Script {
+    /// `/bin/sh -c PROGRAM NONCE ARGUMENT…`: valid UTF-8 throughout, for engines pass JSON on.
+    pub command: Vec<Vec<u8>>,
+    /// What the container's shell reads from stdin before anything else.
+    pub stdin: Vec<u8>,
+    nonce: String,
+}
+
+impl Script {
+    fn new(nonce: &str, program: &str, arguments: &[&[u8]]) -> Self {
+        let program = format!("{}{START}{program}", positional(arguments));
+        let fixed = [
+            b"/bin/sh".as_slice(),
+            b"-c",
+            program.as_bytes(),
+            nonce.as_bytes(),
+        ];
+        let mut command: Vec<Vec<u8>> = fixed.map(<[u8]>::to_vec).into();
+        command.extend(
+            arguments
+                .iter()
+                .map(|argument| match std::str::from_utf8(argument) {
+                    Ok(text) => text.as_bytes().to_vec(),
+                    Err(_) => Vec::new(), // set by `positional`
+                }),
+        );
+        Self {
+            command,
+            stdin: Vec::new(),
+            nonce: nonce.to_owned(),
+        }
+    }
+
+    /// Runs `command` by `shell -c` and reports its exit status.
+    ///
+    /// `env` of the prelude is read from stdin as one line of shell code: values never stand on a command line.
+    pub fn exec(nonce: &str, shell: &[u8], command: &[u8], prelude: Prelude<'_>) -> Self {
+        let mut program = String::new();
+        if prelude.env.is_some() {
+            program += "n='\n';IFS= read -r l;eval \"$l\";unset l n;";
+        }
+        if prelude.working_dir.is_some() {
+            program += r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "$e" >&3;exit 126;};cd -- "$3";"#;
+        }
+        if shell != b"/bin/sh" {
+            program +=
+                r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
+        }
+        program += r#"(exec "$1" -c "$2" 2>&3 3>&-);r=$?;"#;
+        program +=
+            r#"printf '\036%s e%d\036' "$0" "$r";printf '\036%s e%d\036' "$0" "$r" >&3;exit "$r""#;
+        let mut arguments = vec![shell, command];
+        arguments.extend(prelude.working_dir);
+        let mut script = Self::new(nonce, &program, &arguments);
+        if let Some(env) = prelude.env {
+            let mut line = String::new();
+            for (name, value) in env {
+                let _ = write!(
+                    line,
+                    "export {}={};",
+                    String::from_utf8_lossy(name),
+                    word(value, "\"$n\"")
+                );
+            }
+            line.push('\n');
+            script.stdin = line.into_bytes();
+        }
+        script
+    }
+
+    /// Reads stdin into the file `path`: `length` bytes with POSIX cksum `sum`, or the file is as it was.
+    ///
+    /// Says on stdout: `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (in-place write failed).
+    pub fn put(nonce: &str, path: &[u8], length: u64, sum: u32) -> Self {
+        let (length, sum) = (length.to_string(), sum.to_string());
+        Self::new(
+            nonce,
+            &format!("{MARK}{PUT}"),
+            &[path, sum.as_bytes(), length.as_bytes()],
+        )
+    }
+
+    /// Writes the file `path` to stdout: a mark `k SUM LENGTH`, the bytes, a mark `e RC`; or one mark that says why not.
+    pub fn fetch(nonce: &str, path: &[u8]) -> Self {
+        Self::new(nonce, &format!("{MARK}{FETCH}"), &[path])
+    }
+
+    /// Ends the processes of an interrupted command, whose shell had the process id `pid`, and returns at once.
+    pub fn kill(nonce: &str, pid: u32) -> Self {
+        let program = r#"kill -TERM "-$1"||exit 0
+(for i in 1 2 3;do sleep 1;kill -0 "-$1"||exit;done;kill -KILL "-$1") </dev/null >/dev/null 2>&1 3>&- &"#;
+        Self::new(nonce, program, &[pid.to_string().as_bytes()])
+    }
+
+    /// The start mark in `stderr`: `(where it begins, where it ends, the shell's process id)`.
+    pub fn find_start(&self, stderr: &[u8]) -> Option<(usize, usize, u32)> {
+        let (from, to, text) = self.find(stderr, b's', 0)?;
+        Some((from, to, text.parse().ok()?))
+    }
+
+    /// The end mark in `stream`, searched from byte `from`: `(where it begins, exit status)`.
+    pub fn find_end(&self, stream: &[u8], from: usize) -> Option<(usize, i32)> {
+        let (at, _, text) = self.find(stream, b'e', from)?;
+        Some((at, text.parse().ok()?))
+    }
+
+    /// The first mark of `kind` at or after byte `from`: `(where it begins, where it ends, its text)`.
+    pub fn find<'s>(
+        &self,
+        stream: &'s [u8],
+        kind: u8,
+        from: usize,
+    ) -> Option<(usize, usize, std::borrow::Cow<'s, str>)> {
+        let opening = [b"\x1e", self.nonce.as_bytes(), b" ", &[kind]].concat();
+        let at = from + memchr::memmem::find(stream.get(from..)?, &opening)?;
+        let text = at + opening.len();
+        let end = text + memchr::memchr(0x1e, &stream[text..])?;
+        Some((at, end + 1, String::from_utf8_lossy(&stream[text..end])))
+    }
+
+    /// The longest a mark with a number can be: what a search must look at again when more bytes arrive.
+    pub fn mark_length(&self) -> usize {
+        self.nonce.len() + 16
+    }
+}
+
+/// `set --` with every argument, when one of them is not UTF-8: engines hand arguments on as JSON or protobuf text, which loses
+/// other bytes, so those are spelled in octal for the shell's `printf`.
+fn positional(arguments: &[&[u8]]) -> String {
+    if arguments
+        .iter()
+        .all(|argument| std::str::from_utf8(argument).is_ok())
+    {
+        return String::new();
+    }
+    let words =
+        arguments
+            .iter()
+            .enumerate()
+            .map(|(index, argument)| match std::str::from_utf8(argument) {
+                Ok(_) => format!(" \"${{{}}}\"", index + 1),
+                Err(_) => format!(" {}", word(argument, "'\n'")),
+            });
+    format!("set --{};", words.collect::<String>())
+}
+
+/// `bytes` as one word of shell code in ASCII; a line break is written as `newline`.
+fn word(bytes: &[u8], newline: &str) -> String {
+    let mut code = String::new();
+    // Octal runs hold no line break, so `$(…)`, which drops trailing ones, drops nothing.
+    for run in bytes.chunk_by(|a, b| a.is_ascii() == b.is_ascii()) {
+        if run.is_ascii() {
+            let text = String::from_utf8_lossy(run).replace('\'', r"'\''");
+            let lines: Vec<String> = text.split('\n').map(|line| format!("'{line}'")).collect();
+            code += &lines.join(newline);
+        } else {
+            code += "\"$(printf '";
+            for byte in run {
+                let _ = write!(code, "\\{byte:03o}");
+            }
+            code += "')\"";
+        }
+    }
+    if code.is_empty() {
+        "''".to_owned()
+    } else {
+        code
+    }
+}
+
+/// A temporary file beside the target, verified, then renamed over it; in place where a rename cannot be or would lose something.
+///
+/// Every `dd` and `cat` leaves the shell's own stdout open: containerd closes an exec's stdin as soon as the command closes
+/// its stdout, and the file would be cut short with exit status 0.
+const PUT: &str = r#"d=$1;t=;w=;o=
+q(){ [ "$t" ]&&rm -f "$t";m "$1";exit 1;}
+f(){ q "failed: $1";}
+b(){ [ "$t" ]&&f "$1";q "broken: $1";}
+v(){ if k=$(cksum <"$1");then :;elif k=$(wc -c <"$1");then k="$2 "$((k));o=", verified by length only: the container has no cksum";else b "the container has neither cksum nor wc to verify it";fi
+[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (cksum and length are $k, not $2 $3)";}
+trap 'q "failed: interrupted"' HUP INT TERM
+if [ -L "$d" ];then d=$(readlink -f "$d"&&echo .)||f "it is a link that cannot be followed";d=${d%??};fi
+if [ -d "$d" ];then f "it is a directory";elif [ -p "$d" ]||[ -S "$d" ];then f "it is a FIFO or a socket";fi
+p=${d%/*}/
+[ -d "$p" ]||f "there is no directory $p"
+if [ -e "$d" ]&&[ ! -f "$d" ];then w="it is not a regular file"
+else
+t=$p.gangway-$0
+if e=$( (umask 077;set -C;: >"$t") 2>&1);then :;else t=;[ -e "$d" ]||f "${e##*: }";w="no file can be made beside it (${e##*: })";fi
+if [ -e "$d" ];then
+if s=$(stat -c '%h %a %u:%g' "$d");then set -- "$1" "$2" "$3" $s;[ "$4" = 1 ]||w="it has $4 links";else w="the container has no stat";fi
+fi
+fi
+r=${t:-$d}
+if command -v dd >/dev/null;then e=$(dd of="$r" bs=65536 2>&1 >/dev/null)||b "${e%%
+*}";else e=$( (cat >"$r") 2>&1)||b "$e";fi
+if [ -f "$r" ];then v "$r" "$2" "$3";else o=", which cannot be verified";fi
+if [ "$t" ]&&[ ! "$w" ];then
+if [ "$4" ];then chown "$6" "$t"&&chmod "$5" "$t"||w="its owner and mode cannot be given to a new file";else chmod =rw "$t";fi
+[ "$w" ]||mv -f "$t" "$d"||w="it cannot be replaced, as a mount point cannot"
+[ "$w" ]||t=
+fi
+if [ "$t" ];then
+n=$t;t=
+e=$( (cat "$n" >"$d") 2>&1)||{ rm -f "$n";b "$e";}
+k=$(cksum <"$d")&&[ "$k" != "$(cksum <"$n")" ]&&{ rm -f "$n";b "what was written reads differently";}
+rm -f "$n"
+fi
+if [ "$w" ];then m "in place: $w$o";else m "ok$o";fi"#;
+
+/// The sum is taken first and only that many bytes count, so a log that grows meanwhile is fetched whole as of its start.
+const FETCH: &str = r#"if [ -d "$1" ];then m d;exit;elif [ -e "$1" ]&&[ ! -f "$1" ];then m x;exit;fi
+e=$( (: <"$1") 2>&1)||{ case $e in *ermission*)m "p${e##*: }";;*)m n;;esac;exit;}
+k=$(cksum <"$1")||k="- $(wc -c <"$1")"||k="- -"
+m "k$k"
+if command -v dd >/dev/null;then dd if="$1" bs=65536;else cat "$1";fi
+m "e$?""#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Env;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+    use std::process::{Command, Output, Stdio};
+
+    /// What the host's own /bin/sh makes of a script: the language is tested here, the engines elsewhere.
+    fn run(script: &Script, stdin: &[u8]) -> Output {
+        use std::os::unix::ffi::OsStrExt;
+        let words: Vec<&std::ffi::OsStr> = script
+            .command
+            .iter()
+            .map(|word| std::ffi::OsStr::from_bytes(word))
+            .collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let _ = pipe.write_all(&[script.stdin.as_slice(), stdin].concat());
+        drop(pipe);
+        child.wait_with_output().unwrap()
+    }
+
+    fn command_output(script: &Script, stdin: &[u8]) -> (i32, Vec<u8>, Vec<u8>) {
+        let output = run(script, stdin);
+        let (_, after, pid) = script.find_start(&output.stderr).expect("a start mark");
+        assert!(pid > 1);
+        let (out_end, rc) = script
+            .find_end(&output.stdout, 0)
+            .expect("an end mark on stdout");
+        let (err_end, same) = script
+            .find_end(&output.stderr, after)
+            .expect("an end mark on stderr");
+        assert_eq!(rc, same);
+        (
+            rc,
+            output.stdout[..out_end].to_vec(),
+            output.stderr[after..err_end].to_vec(),
+        )
+    }
+
+    fn exec(command: &[u8], stdin: &[u8]) -> (i32, Vec<u8>, Vec<u8>) {
+        command_output(
+            &Script::exec("0123456789abcdef", b"/bin/sh", command, Prelude::default()),
+            stdin,
+        )
+    }
+
+    #[test]
+    fn output_and_status_are_exact() {
+        assert_eq!(
+            exec(b"printf 'a\\0b\\r\\n'; printf x >&2; exit 7", b""),
+            (7, b"a\0b\r\n".to_vec(), b"x".to_vec())
+        );
+        assert_eq!(exec(b"cat", b"in\n"), (0, b"in\n".to_vec(), b"".to_vec()));
+        assert_eq!(
+            exec(b"kill -KILL $$", b""),
+            (137, b"".to_vec(), b"".to_vec())
+        );
+        assert_eq!(exec(b"echo $0", b"").1, b"/bin/sh\n");
+    }
+
+    #[test]
+    fn ps_in_the_container_forges_no_mark() {
+        let (rc, out, _) = exec(b"tr '\\0' ' ' </proc/$PPID/cmdline; exit 3", b"");
+        assert!(rc == 3 && memchr::memmem::find(&out, b"0123456789abcdef").is_some());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_pass_in_ascii() {
+        let (_, out, _) = exec(b"printf %s '\xff\xfe\n\n' ' \xc3\x28'", b"");
+        assert_eq!(out, b"\xff\xfe\n\n \xc3\x28");
+    }
+
+    #[test]
+    fn environment_and_directory_of_a_pod() {
+        let env = Env::from([
+            (b"A".to_vec(), b"it's\ntwo \xc3\xa4 $x\n\n".to_vec()),
+            (b"B".to_vec(), b"".to_vec()),
+        ]);
+        let prelude = Prelude {
+            env: Some(&env),
+            working_dir: Some(b"/usr"),
+        };
+        let script = Script::exec(
+            "0123456789abcdef",
+            b"/bin/sh",
+            b"printf '%s|%s|' \"$A\" \"${B-unset}\"; pwd; cat",
+            prelude,
+        );
+        assert!(
+            !script
+                .command
+                .iter()
+                .any(|word| memchr::memmem::find(word, b"it's").is_some())
+        );
+        let (rc, out, _) = command_output(&script, b"rest");
+        assert_eq!(
+            (rc, String::from_utf8_lossy(&out).as_ref()),
+            (0, "it's\ntwo ä $x\n\n||/usr\nrest")
+        );
+    }
+
+    #[test]
+    fn a_missing_directory_or_shell_is_marked() {
+        let prelude = Prelude {
+            env: None,
+            working_dir: Some(b"/no/such"),
+        };
+        let script = Script::exec("0123456789abcdef", b"/bin/sh", b"true", prelude);
+        let (_, _, said) = script
+            .find(&run(&script, b"").stderr, b'd', 0)
+            .map(|(a, b, s)| (a, b, s.into_owned()))
+            .unwrap();
+        assert!(said.contains("/no/such"), "{said}");
+        let script = Script::exec(
+            "0123456789abcdef",
+            b"/no/shell",
+            b"true",
+            Prelude::default(),
+        );
+        assert!(script.find(&run(&script, b"").stderr, b'n', 0).is_some());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_name_reaches_the_shell_unchanged(bytes in proptest::collection::vec(1_u8..=255, 0..40)) {
+            let script = Script::new("0123456789abcdef", r#"printf %s "$1""#, &[&bytes]);
+            prop_assert!(script.command.iter().all(|word| std::str::from_utf8(word).is_ok()));
+            prop_assert_eq!(run(&script, b"").stdout, bytes);
+        }
+
+        #[test]
+        fn any_value_is_one_line_of_code(bytes in proptest::collection::vec(1_u8..=255, 0..40)) {
+            let env = Env::from([(b"V".to_vec(), bytes.clone())]);
+            let prelude = Prelude { env: Some(&env), working_dir: None };
+            let script = Script::exec("0123456789abcdef", b"/bin/sh", b"printf %s \"$V\"", prelude);
+            prop_assert_eq!(script.stdin.split(|byte| *byte == b'\n').count(), 2);
+            prop_assert_eq!(command_output(&script, b"").1, bytes);
+        }
+
+        #[test]
+        fn hostile_streams_never_panic(stream in proptest::collection::vec(any::<u8>(), 0..200), from in 0_usize..300) {
+            let script = Script::kill("0123456789abcdef", 7);
+            let _ = script.find_start(&stream);
+            let _ = script.find_end(&stream, from);
+        }
+    }
+}
