@@ -11,8 +11,8 @@ import pytest
 
 from support import beds
 from support.ansible import Ansible
+from support.skip import cannot_run
 
-REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
 KEEP_BEDS = os.environ.get("GANGWAY_KEEP_BEDS") == "1"
 
 
@@ -50,13 +50,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run")
     for reason, count in reasons.items():
         terminalreporter.line(f"{count} tests: {reason}")
-
-
-def cannot_run(reason: str) -> None:
-    """Skip the test for `reason`; where everything is required, fail it."""
-    if REQUIRE_ALL:
-        pytest.fail(f"{reason} (GANGWAY_REQUIRE_ALL=1)", pytrace=False)
-    pytest.skip(reason)
 
 
 def bed(name: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
