@@ -23,9 +23,19 @@ class Engine(Protocol):
 
 
 def states(engine: Engine) -> dict[str, str]:
-    """Return the state of each container, by name."""
-    lines = engine("ps", "--all", "--format", "{{.Names}} {{.State}}").stdout.splitlines()
-    return dict(line.split(" ", 1) for line in lines)
+    """Return created, running, paused, exited or gone for each container, by name."""
+    names = engine("ps", "--all", "--format={{.Names}}").stdout.split()
+    if not names:
+        return {}
+    # `ps` has states too, but each engine has its own words for them.
+    show = "--format={{.Name}} {{.State.Status}} {{.State.Pid}}"
+    found = {}
+    for line in engine("container", "inspect", show, *names).stdout.splitlines():
+        name, state, pid = line.lstrip("/").split(" ")
+        # Podman has no daemon: it believes in a container whose monitor was killed with it.
+        gone = state == "running" and not _bed.start_time(int(pid))
+        found[name] = "gone" if gone else state
+    return found
 
 
 def load(engine: Engine, *names: str) -> None:
