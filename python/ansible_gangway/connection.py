@@ -48,8 +48,12 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     # What a plugin file says of its engine.
 
     def container_name(self) -> str:
-        """Name the container as messages and log lines do."""
+        """Name the container as log lines do."""
         return self.text_option("remote_addr")
+
+    def target(self) -> str:
+        """Name the container as messages do, here and in _core."""
+        return f'{self.transport} container "{self.container_name()}"'
 
     def engine_arguments(self) -> dict[str, Any]:
         """Return the arguments of the engine's function that not all engines share."""
@@ -79,10 +83,8 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
                 if not isinstance(item, str):
                     # A value may be a secret: it is never named.
                     raise AnsibleError(
-                        f"Non-string {what} found in the {name} option of container "
-                        f"{self.container_name()!r}: the {what} of {key!r} is of type "
-                        f"{type(item).__name__}. Wrap it in quotes, or convert it to a string "
-                        "when it is templated."
+                        f"{self.target()}: the {what} of {key!r} in the {name} option is not a "
+                        "string: wrap it in quotes, or convert it to a string if it is templated"
                     )
         return {_bytes(key): _bytes(value) for key, value in env.items()}
 
@@ -95,8 +97,8 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         timeout = self.get_option("container_timeout")
         if timeout < 1:
             raise AnsibleError(
-                f"container_timeout of container {self.container_name()!r} is {timeout}: it must "
-                "be at least 1 second, because nothing may wait for ever."
+                f"{self.target()}: container_timeout is {timeout}: it must be at least 1 second, "
+                "because nothing may wait for ever"
             )
         # ansible_shell_executable; as a command line it may bring arguments.
         shell = (self._play_context.executable or "").split() or ["/bin/sh"]
@@ -184,10 +186,10 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         path = os.path.realpath(sys.modules[type(self).__module__].__file__ or "")
         collection = os.path.dirname(os.path.dirname(os.path.dirname(path)))
         raise AnsibleError(
-            f"Version {self.collection_version} of the collection gangway.exec, in {collection}, "
+            f"version {self.collection_version} of the collection gangway.exec, in {collection}, "
             f"is in front of version {_core.__version__} that came with ansible-gangway: remove "
             "that copy (or run 'gangway link' again if a link leads to it), or run "
-            f"'{sys.executable} -m pip install ansible-gangway=={self.collection_version}'."
+            f"'{sys.executable} -m pip install ansible-gangway=={self.collection_version}'"
         )
 
     def _explain_no_temporary_directory(
@@ -195,10 +197,9 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     ) -> None:
         """Name the remedy where a container has no writable place for temporary files."""
         rc, _, stderr = result
-        where = f"container {self.container_name()!r}"
         remedy = (
-            "Set ansible_remote_tmp, and TMPDIR in the task's environment, to a directory that "
-            "can be written there, for example /dev/shm."
+            "set ansible_remote_tmp, and TMPDIR in the task's environment, to a directory that "
+            "can be written there, for example /dev/shm"
         )
         # Core's own step is known by its words, never by what the container printed. From 2.16 to
         # 2.21 it is (ansible/plugins/shell/__init__.py, mkdtemp), with NAME = ansible-tmp-…:
@@ -209,11 +210,13 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
             lines = _text(stderr).strip().splitlines()
             reason = lines[-1] if lines else f"exit status {rc}"
             raise AnsibleError(
-                f"Cannot create Ansible's temporary directory in {where}: {reason}. {remedy}"
+                f"{self.target()}: cannot create Ansible's temporary directory ({reason}): {remedy}"
             )
-        # A pipelined module makes one of its own (Python's tempfile). Its failure is its result.
-        if in_data and b"No usable temporary directory found in" in stderr:
-            display.warning(f"No temporary directory can be written in {where}. {remedy}")
+        # A module makes one of its own (Python's tempfile). Its failure stays its result.
+        if (
+            in_data or "/AnsiballZ_" in cmd
+        ) and b"No usable temporary directory found in" in stderr:
+            display.warning(f"{self.target()} has no writable temporary directory: {remedy}")
 
     def _vvv(self, line: str) -> None:
         display.vvv(line, host=self.container_name())

@@ -127,6 +127,6 @@ def why_not_searched(directory: Path) -> str | None:
         return None
     return (
         f"Ansible does not search {directory} here, because {origin.removeprefix('env: ')} makes "
-        f"it search {os.pathsep.join(paths)}: add the directory to ANSIBLE_CONNECTION_PLUGINS, or to "
+        f"it search {os.pathsep.join(paths)}: add it to ANSIBLE_CONNECTION_PLUGINS, or to "
         "connection_plugins in the section [defaults] of ansible.cfg."
     )

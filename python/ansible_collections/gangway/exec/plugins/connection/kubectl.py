@@ -270,9 +270,9 @@ try:
     from ansible_gangway.connection import ContainerConnection
 except ImportError as exc:
     raise AnsibleError(
-        f"The connection plugin {__file__} cannot import ansible_gangway ({exc}): install it where "
-        f"Ansible runs with '{sys.executable} -m pip install ansible-gangway', or take a plugin "
-        "linked from another installation away with that installation's 'gangway unlink'."
+        f"the connection plugin {__file__} cannot import ansible_gangway ({exc}): run "
+        f"'{sys.executable} -m pip install ansible-gangway', or 'gangway unlink' where it was "
+        "installed if the plugin is a link that should not be"
     ) from exc
 
 display = Display()
@@ -293,6 +293,10 @@ class Connection(ContainerConnection):
     def container_name(self) -> str:
         """Name the pod."""
         return self.text_option("kubectl_pod") or self.text_option("remote_addr")
+
+    def target(self) -> str:
+        """Name the pod as messages do."""
+        return f'pod "{self.container_name()}"'
 
     def log_established(self) -> None:
         """Say in addition when a user is given in vain."""
@@ -335,6 +339,5 @@ class Connection(ContainerConnection):
         except TypeError as exc:
             # Not to be guessed: "no" would be the unsafe answer.
             raise AnsibleError(
-                f"validate_certs of pod {self.container_name()!r} is {value!r}: it must be true or "
-                "false."
+                f"{self.target()}: validate_certs is {value!r}: it must be true or false"
             ) from exc

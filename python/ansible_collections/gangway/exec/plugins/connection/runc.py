@@ -164,9 +164,9 @@ try:
     from ansible_gangway.connection import ContainerConnection
 except ImportError as exc:
     raise AnsibleError(
-        f"The connection plugin {__file__} cannot import ansible_gangway ({exc}): install it where "
-        f"Ansible runs with '{sys.executable} -m pip install ansible-gangway', or take a plugin "
-        "linked from another installation away with that installation's 'gangway unlink'."
+        f"the connection plugin {__file__} cannot import ansible_gangway ({exc}): run "
+        f"'{sys.executable} -m pip install ansible-gangway', or 'gangway unlink' where it was "
+        "installed if the plugin is a link that should not be"
     ) from exc
 
 
