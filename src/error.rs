@@ -4,7 +4,7 @@
 //! [`Error::class`] says what Ansible makes of it. A command's own exit status is never an error.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What Ansible makes of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,45 +27,25 @@ pub enum Error {
     #[error(
         "{target}: the executable {executable:?} was not found: install it, or name it in ansible_{engine}_executable"
     )]
-    EngineMissing {
-        target: String,
-        engine: &'static str,
-        executable: String,
-    },
+    EngineMissing { target: String, engine: &'static str, executable: String },
     #[error("{target}: cannot run {executable:?}: {source}")]
-    Spawn {
-        target: String,
-        executable: String,
-        source: io::Error,
-    },
+    Spawn { target: String, executable: String, source: io::Error },
     #[error("{target}: talking to the engine's process failed: {source}")]
     Stream { target: String, source: io::Error },
     #[error("{target} does not exist ({said}): check its name, or start it first")]
     NoSuchContainer { target: String, said: String },
     #[error("{target} is {state}, not running: {remedy}")]
-    NotRunning {
-        target: String,
-        state: String,
-        remedy: String,
-    },
-    #[error(
-        "{target}: the engine cannot be reached ({said}): check that it is up and where it listens"
-    )]
+    NotRunning { target: String, state: String, remedy: String },
+    #[error("{target}: the engine cannot be reached ({said}): check that it is up and where it listens")]
     EngineUnreachable { target: String, said: String },
-    #[error(
-        "{target}: the engine refused access ({said}): ask for the permission, or use other credentials"
-    )]
+    #[error("{target}: the engine refused access ({said}): ask for the permission, or use other credentials")]
     Forbidden { target: String, said: String },
     #[error("{target}: the engine's client is configured wrongly ({said})")]
     Configuration { target: String, said: String },
     #[error(
         "{target}: the user {user:?} cannot be used ({said}): create it in the container, or set another remote_user"
     )]
-    UnknownUser {
-        target: String,
-        user: String,
-        said: String,
-    },
+    UnknownUser { target: String, user: String, said: String },
     #[error("{target}: the engine failed to start the command: {said}")]
     EngineFailed { target: String, said: String },
     #[error(
@@ -80,63 +60,34 @@ pub enum Error {
     #[error(
         "{target}: no data moved for {seconds} seconds while {path:?} was transferred: check the engine and the network"
     )]
-    Stalled {
-        target: String,
-        path: String,
-        seconds: u64,
-    },
+    Stalled { target: String, path: String, seconds: u64 },
     #[error("{target}: timeout ({seconds} s) waiting for privilege escalation by {method}: {said}")]
-    BecomeTimeout {
-        target: String,
-        method: String,
-        seconds: f64,
-        said: String,
-    },
+    BecomeTimeout { target: String, method: String, seconds: f64, said: String },
 
     #[error(
         "{target} has no usable shell {shell:?} ({said}): every connection runs commands through a shell"
     )]
-    NoShell {
-        target: String,
-        shell: String,
-        said: String,
-    },
+    NoShell { target: String, shell: String, said: String },
     #[error("{target}: working_dir {dir:?} cannot be entered: {said}")]
-    WorkingDir {
-        target: String,
-        dir: String,
-        said: String,
-    },
+    WorkingDir { target: String, dir: String, said: String },
     #[error("{target}: {option} cannot be used: {reason}")]
-    Option {
-        target: String,
-        option: &'static str,
-        reason: String,
-    },
+    Option { target: String, option: &'static str, reason: String },
     #[error("Incorrect {method} password")]
     BecomeIncorrect { method: String },
     #[error("Missing {method} password")]
     BecomeMissing { method: String },
-    #[error("{target}: cannot put {path:?}: {said}; the file there is as it was")]
-    Put {
-        target: String,
-        path: String,
-        said: String,
-    },
+    #[error("{target}: cannot put {path:?}: {said}; nothing there was changed")]
+    Put { target: String, path: String, said: String },
     #[error(
         "{target}: cannot put {path:?}, which had to be written in place: {said}; the file there may be incomplete"
     )]
-    PutInPlace {
-        target: String,
-        path: String,
-        said: String,
-    },
+    PutInPlace { target: String, path: String, said: String },
+    #[error(
+        "{target}: it has neither cksum, sha256sum nor wc, so no transfer can be verified: install one of them"
+    )]
+    Unverifiable { target: String },
     #[error("{target}: cannot fetch {path:?}: {said}")]
-    Fetch {
-        target: String,
-        path: String,
-        said: String,
-    },
+    Fetch { target: String, path: String, said: String },
     #[error("{target}: cannot fetch {path:?}: no such file in the container")]
     RemoteMissing { target: String, path: String },
     #[error("file or module does not exist: {}", path.display())]
@@ -174,6 +125,7 @@ impl Error {
             | Self::BecomeMissing { .. }
             | Self::Put { .. }
             | Self::PutInPlace { .. }
+            | Self::Unverifiable { .. }
             | Self::Fetch { .. }
             | Self::Local { .. } => Class::Failed,
         }
@@ -183,39 +135,25 @@ impl Error {
 /// The result of a step.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Names the local path in the error of an operation on it.
+pub(crate) fn local<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|source| Error::Local { path: path.to_owned(), source })
+}
+
 /// An engine's text as part of a sentence: its last lines that say something, without control characters, bounded.
 ///
 /// A container and an engine are not trusted with the terminal: escape sequences do not pass.
 pub fn said(text: &[u8]) -> String {
     const LONGEST: usize = 400;
     let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let joined = lines
-        .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .copied()
-        .collect::<Vec<_>>()
-        .join("; ");
-    let mut clean: String = joined
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(LONGEST)
-        .collect();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let joined = lines.iter().rev().take(3).rev().copied().collect::<Vec<_>>().join("; ");
+    let mut clean: String = joined.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
     if joined.chars().count() > LONGEST {
         clean.push('…');
     }
     let clean = clean.trim_end_matches(['.', ':', ' ']);
-    if clean.is_empty() {
-        "it said nothing".to_owned()
-    } else {
-        clean.to_owned()
-    }
+    if clean.is_empty() { "it said nothing".to_owned() } else { clean.to_owned() }
 }
 
 /// Bytes that name something (a path, a user), for a sentence.

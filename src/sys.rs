@@ -32,9 +32,7 @@ impl Memfd {
     /// At most `limit` bytes of what is in it now.
     pub fn contents(&self, limit: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.path())?
-            .take(limit)
-            .read_to_end(&mut bytes)?;
+        File::open(self.path())?.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
@@ -70,16 +68,12 @@ pub(crate) fn read_in_root(pid: u32, path: &str, limit: u64) -> io::Result<Vec<u
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )?;
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::other(format!(
-            "{path} in the container is not a regular file"
-        )));
+        return Err(io::Error::other(format!("{path} in the container is not a regular file")));
     }
     let mut bytes = Vec::new();
     File::from(file).take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!(
-            "{path} in the container is larger than {limit} bytes"
-        )));
+        return Err(io::Error::other(format!("{path} in the container is larger than {limit} bytes")));
     }
     Ok(bytes)
 }
@@ -87,12 +81,7 @@ pub(crate) fn read_in_root(pid: u32, path: &str, limit: u64) -> io::Result<Vec<u
 /// Creates `path` for writing and refuses anything that is already there, links included.
 pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::openat(
-        CWD,
-        path,
-        flags,
-        Mode::from_raw_mode(mode),
-    )?))
+    Ok(File::from(rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode))?))
 }
 
 /// Sixteen hexadecimal digits that nobody can foresee.
@@ -117,23 +106,9 @@ mod tests {
     #[test]
     fn only_regular_files_of_bounded_size_are_read_in_a_root() {
         let me = std::process::id();
-        assert!(
-            read_in_root(me, "/proc/self/status", 1 << 20)
-                .unwrap()
-                .starts_with(b"Name:")
-        );
-        assert!(
-            read_in_root(me, "/dev/null", 10)
-                .unwrap_err()
-                .to_string()
-                .contains("not a regular file")
-        );
-        assert!(
-            read_in_root(me, "/proc/self/status", 10)
-                .unwrap_err()
-                .to_string()
-                .contains("larger")
-        );
+        assert!(read_in_root(me, "/proc/self/status", 1 << 20).unwrap().starts_with(b"Name:"));
+        assert!(read_in_root(me, "/dev/null", 10).unwrap_err().to_string().contains("not a regular file"));
+        assert!(read_in_root(me, "/proc/self/status", 10).unwrap_err().to_string().contains("larger"));
         assert!(read_in_root(me, "/nonexistent", 10).is_err());
     }
 

@@ -11,18 +11,8 @@ create_exception!(
     PyException,
     "A step failed on a container that can be reached."
 );
-create_exception!(
-    ansible_gangway._core,
-    ConnectionFailed,
-    PyError,
-    "The path to the container failed."
-);
-create_exception!(
-    ansible_gangway._core,
-    FileMissing,
-    PyError,
-    "A file that was to be read does not exist."
-);
+create_exception!(ansible_gangway._core, ConnectionFailed, PyError, "The path to the container failed.");
+create_exception!(ansible_gangway._core, FileMissing, PyError, "A file that was to be read does not exist.");
 
 /// `raised` is the exception of a Python signal handler or callback, which an interruption lets through.
 pub(super) fn to_python(error: &Error, raised: Option<PyErr>) -> PyErr {

@@ -59,10 +59,7 @@ impl PyBecome {
 
     fn ask(&mut self, method: &str, output: &[u8]) -> Result<bool> {
         let answer = Python::attach(|py| {
-            self.adapter
-                .bind(py)
-                .call_method1(method, (PyBytes::new(py, output),))?
-                .is_truthy()
+            self.adapter.bind(py).call_method1(method, (PyBytes::new(py, output),))?.is_truthy()
         });
         answer.map_err(|raised| {
             self.raised = Some(raised);
@@ -104,9 +101,7 @@ impl Session {
     fn new(engine: Engine, shell: Bytes, timeout: f64) -> PyResult<Self> {
         let timeout = Duration::try_from_secs_f64(timeout)
             .map_err(|error| PyError::new_err(format!("timeout {timeout}: {error}")))?;
-        Ok(Self(Mutex::new(session::Session::new(
-            engine, shell, timeout,
-        ))))
+        Ok(Self(Mutex::new(session::Session::new(engine, shell, timeout))))
     }
 
     /// Calls `work` without the GIL; Python code may run only in `Signals` and `PyBecome`.
@@ -117,10 +112,7 @@ impl Session {
     ) -> PyResult<T> {
         py.detach(|| {
             let mut signals = Signals::default();
-            let mut session = self
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut session = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             work(&mut session, &mut signals).map_err(|error| to_python(&error, signals.raised))
         })
     }
@@ -141,9 +133,7 @@ impl Session {
             session.exec_command(
                 command,
                 stdin,
-                plugin
-                    .as_mut()
-                    .map(|plugin| plugin as &mut dyn BecomePlugin),
+                plugin.as_mut().map(|plugin| plugin as &mut dyn BecomePlugin),
                 signals,
             )
         });
@@ -153,32 +143,15 @@ impl Session {
         Ok((rc, PyBytes::new(py, &stdout), PyBytes::new(py, &stderr)))
     }
 
-    fn put_file(
-        &self,
-        py: Python<'_>,
-        in_path: &[u8],
-        out_path: &[u8],
-    ) -> PyResult<Option<String>> {
-        self.run(py, |session, signals| {
-            session.put_file(path(in_path), out_path, signals)
-        })
+    fn put_file(&self, py: Python<'_>, in_path: &[u8], out_path: &[u8]) -> PyResult<Option<String>> {
+        self.run(py, |session, signals| session.put_file(path(in_path), out_path, signals))
     }
 
-    fn fetch_file(
-        &self,
-        py: Python<'_>,
-        in_path: &[u8],
-        out_path: &[u8],
-    ) -> PyResult<Option<String>> {
-        self.run(py, |session, signals| {
-            session.fetch_file(in_path, path(out_path), signals)
-        })
+    fn fetch_file(&self, py: Python<'_>, in_path: &[u8], out_path: &[u8]) -> PyResult<Option<String>> {
+        self.run(py, |session, signals| session.fetch_file(in_path, path(out_path), signals))
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "the direct path holds nothing between calls"
-    )]
+    #[expect(clippy::unused_self, reason = "the direct path holds nothing between calls")]
     fn close(&self) {}
 }
 
@@ -191,8 +164,7 @@ fn ready(
     env: &Env,
 ) -> PyResult<Session> {
     let target = engine.target();
-    let checked =
-        engine::check_name(&target, option, name).and_then(|()| engine::check_env(&target, env));
+    let checked = engine::check_name(&target, option, name).and_then(|()| engine::check_env(&target, env));
     checked.map_err(|error| to_python(&error, None))?;
     Session::new(engine, shell, timeout)
 }
@@ -215,29 +187,10 @@ fn runc(
     timeout: f64,
     shell: Bytes,
 ) -> PyResult<Session> {
-    let mut runc = Runc {
-        container,
-        executable,
-        root,
-        user,
-        env,
-        working_dir,
-        ..Runc::default()
-    };
-    runc.extra_args = words(
-        &Engine::Runc(runc.clone()).target(),
-        "runc_extra_args",
-        extra_args,
-    )?;
+    let mut runc = Runc { container, executable, root, user, env, working_dir, ..Runc::default() };
+    runc.extra_args = words(&Engine::Runc(runc.clone()).target(), "runc_extra_args", extra_args)?;
     let (name, env) = (runc.container.clone(), runc.env.clone());
-    ready(
-        Engine::Runc(runc),
-        shell,
-        timeout,
-        "remote_addr",
-        &name,
-        &env,
-    )
+    ready(Engine::Runc(runc), shell, timeout, "remote_addr", &name, &env)
 }
 
 #[pyfunction]
@@ -254,29 +207,11 @@ fn docker(
     timeout: f64,
     shell: Bytes,
 ) -> PyResult<Session> {
-    let mut docker = Docker {
-        container,
-        executable,
-        user,
-        env,
-        working_dir,
-        privileged,
-        ..Docker::default()
-    };
-    docker.extra_args = words(
-        &Engine::Docker(docker.clone()).target(),
-        "docker_extra_args",
-        extra_args,
-    )?;
+    let mut docker =
+        Docker { container, executable, user, env, working_dir, privileged, ..Docker::default() };
+    docker.extra_args = words(&Engine::Docker(docker.clone()).target(), "docker_extra_args", extra_args)?;
     let (name, env) = (docker.container.clone(), docker.env.clone());
-    ready(
-        Engine::Docker(docker),
-        shell,
-        timeout,
-        "remote_addr",
-        &name,
-        &env,
-    )
+    ready(Engine::Docker(docker), shell, timeout, "remote_addr", &name, &env)
 }
 
 #[pyfunction]
@@ -328,20 +263,9 @@ fn kubectl(
         working_dir,
         default_kubeconfig: default_kubeconfig(),
     };
-    kubectl.extra_args = words(
-        &Engine::Kubectl(kubectl.clone()).target(),
-        "kubectl_extra_args",
-        extra_args,
-    )?;
+    kubectl.extra_args = words(&Engine::Kubectl(kubectl.clone()).target(), "kubectl_extra_args", extra_args)?;
     let (name, env) = (kubectl.pod.clone(), kubectl.env.clone());
-    ready(
-        Engine::Kubectl(kubectl),
-        shell,
-        timeout,
-        "kubectl_pod",
-        &name,
-        &env,
-    )
+    ready(Engine::Kubectl(kubectl), shell, timeout, "kubectl_pod", &name, &env)
 }
 
 fn default_kubeconfig() -> Option<OsString> {

@@ -37,24 +37,13 @@ impl Docker {
     fn global(&self) -> CommandLine {
         let mut argv = vec![os(self.executable.clone())];
         argv.extend(self.extra_args.iter().cloned().map(os));
-        CommandLine {
-            argv,
-            ..CommandLine::default()
-        }
+        CommandLine { argv, ..CommandLine::default() }
     }
 
     pub(super) fn state(&self) -> CommandLine {
         let mut line = self.global();
         line.argv.extend(
-            [
-                "inspect",
-                "--type",
-                "container",
-                "--format",
-                "{{.State.Status}}",
-                "--",
-            ]
-            .map(Into::into),
+            ["inspect", "--type", "container", "--format", "{{.State.Status}}", "--"].map(Into::into),
         );
         line.argv.push(os(self.container.clone()));
         line
@@ -105,15 +94,10 @@ impl Docker {
                     "a value of several lines for {} would change the docker client itself",
                     shown(name)
                 );
-                return Err(Error::Option {
-                    target: self.target(),
-                    option: "extra_env",
-                    reason,
-                });
+                return Err(Error::Option { target: self.target(), option: "extra_env", reason });
             }
             line.argv.extend(["--env".into(), os(name.clone())]);
-            line.env
-                .push((os(name.clone()), OsStr::from_bytes(value).to_owned()));
+            line.env.push((os(name.clone()), OsStr::from_bytes(value).to_owned()));
         }
         Ok(())
     }
@@ -133,15 +117,8 @@ impl Docker {
             self.not_running(target, "paused")
         } else if has("is restarting") {
             self.not_running(target, "restarting")
-        } else if has("unable to find user")
-            || has("unable to find group")
-            || has("no matching entries in")
-        {
-            Error::UnknownUser {
-                target,
-                user: self.user.as_deref().map(shown).unwrap_or_default(),
-                said,
-            }
+        } else if has("unable to find user") || has("unable to find group") || has("no matching entries in") {
+            Error::UnknownUser { target, user: self.user.as_deref().map(shown).unwrap_or_default(), said }
         } else if has("permission denied while trying to connect") || has("Got permission denied") {
             Error::Forbidden { target, said }
         } else if has("Cannot connect to the Docker daemon")
@@ -162,22 +139,14 @@ impl Docker {
                 said,
             }
         } else if has("exec: \"/bin/sh\"") {
-            Error::NoShell {
-                target,
-                shell: "/bin/sh".to_owned(),
-                said,
-            }
+            Error::NoShell { target, shell: "/bin/sh".to_owned(), said }
         } else {
             Error::EngineFailed { target, said }
         }
     }
 
     fn not_running(&self, target: String, state: &str) -> Error {
-        Error::NotRunning {
-            target,
-            state: state.to_owned(),
-            remedy: self.remedy(state),
-        }
+        Error::NotRunning { target, state: state.to_owned(), remedy: self.remedy(state) }
     }
 
     pub(super) fn remedy(&self, state: &str) -> String {
@@ -195,11 +164,7 @@ mod tests {
     use super::*;
 
     fn docker() -> Docker {
-        Docker {
-            container: b"web".to_vec(),
-            executable: b"docker".to_vec(),
-            ..Docker::default()
-        }
+        Docker { container: b"web".to_vec(), executable: b"docker".to_vec(), ..Docker::default() }
     }
 
     #[test]
@@ -209,10 +174,7 @@ mod tests {
         let all = Docker {
             extra_args: vec![b"-H".to_vec(), b"tcp://h".to_vec()],
             user: Some(b"app".to_vec()),
-            env: Env::from([
-                (b"A".to_vec(), b"s3cret".to_vec()),
-                (b"B".to_vec(), b"two\nlines".to_vec()),
-            ]),
+            env: Env::from([(b"A".to_vec(), b"s3cret".to_vec()), (b"B".to_vec(), b"two\nlines".to_vec())]),
             working_dir: Some(b"/srv".to_vec()),
             privileged: true,
             ..docker()
@@ -246,17 +208,8 @@ mod tests {
 
     #[test]
     fn several_lines_may_not_change_the_client() {
-        let docker = Docker {
-            env: Env::from([(b"DOCKER_HOST".to_vec(), b"a\nb".to_vec())]),
-            ..docker()
-        };
-        assert!(
-            docker
-                .exec(&[], false)
-                .unwrap_err()
-                .to_string()
-                .contains("extra_env cannot be used")
-        );
+        let docker = Docker { env: Env::from([(b"DOCKER_HOST".to_vec(), b"a\nb".to_vec())]), ..docker() };
+        assert!(docker.exec(&[], false).unwrap_err().to_string().contains("extra_env cannot be used"));
     }
 
     #[test]
@@ -292,12 +245,8 @@ mod tests {
             ),
         ];
         for (stdout, stderr, expected) in table {
-            let refusal = Refusal {
-                code: Some(1),
-                stdout: stdout.as_bytes(),
-                stderr: stderr.as_bytes(),
-                log: b"",
-            };
+            let refusal =
+                Refusal { code: Some(1), stdout: stdout.as_bytes(), stderr: stderr.as_bytes(), log: b"" };
             assert_eq!(docker().refusal(&refusal).to_string(), expected);
         }
     }

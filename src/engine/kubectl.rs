@@ -74,15 +74,8 @@ impl Kubectl {
     }
 
     fn global(&self) -> Result<CommandLine> {
-        let mut line = CommandLine {
-            argv: vec![os(self.executable.clone())],
-            ..CommandLine::default()
-        };
-        line.env = self
-            .local_env
-            .iter()
-            .map(|(name, value)| (os(name.clone()), os(value.clone())))
-            .collect();
+        let mut line = CommandLine { argv: vec![os(self.executable.clone())], ..CommandLine::default() };
+        line.env = self.local_env.iter().map(|(name, value)| (os(name.clone()), os(value.clone()))).collect();
         self.add_kubeconfig(&mut line)?;
         let flags = [
             ("--namespace", &self.namespace),
@@ -98,8 +91,7 @@ impl Kubectl {
             }
         }
         if let Some(validate) = self.validate_certs {
-            line.argv
-                .push(format!("--insecure-skip-tls-verify={}", !validate).into());
+            line.argv.push(format!("--insecure-skip-tls-verify={}", !validate).into());
         }
         line.argv.extend(self.extra_args.iter().cloned().map(os));
         Ok(line)
@@ -112,11 +104,8 @@ impl Kubectl {
             (None, Some(path)) => Some(os(path.clone())),
             (None, None) => None,
         };
-        let credentials = [
-            ("token", &self.token),
-            ("username", &self.username),
-            ("password", &self.password),
-        ];
+        let credentials =
+            [("token", &self.token), ("username", &self.username), ("password", &self.password)];
         let mut user = Map::new();
         for (field, value) in credentials {
             if let Some(value) = value {
@@ -129,25 +118,14 @@ impl Kubectl {
             }
             return Ok(());
         }
-        if self
-            .extra_args
-            .iter()
-            .any(|arg| arg.starts_with(b"--kubeconfig"))
-        {
+        if self.extra_args.iter().any(|arg| arg.starts_with(b"--kubeconfig")) {
             let reason = "--kubeconfig there hides the token or password given beside it: use ansible_kubectl_kubeconfig".to_owned();
-            return Err(Error::Option {
-                target,
-                option: "kubectl_extra_args",
-                reason,
-            });
+            return Err(Error::Option { target, option: "kubectl_extra_args", reason });
         }
-        let entry = json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": USER_ENTRY, "user": user}]});
+        let entry =
+            json!({"apiVersion": "v1", "kind": "Config", "users": [{"name": USER_ENTRY, "user": user}]});
         let mut merged = held(&target, line.hold(entry.to_string().as_bytes()))?;
-        let own = line
-            .env
-            .iter()
-            .find(|(name, _)| name == "KUBECONFIG")
-            .map(|(_, path)| path.clone());
+        let own = line.env.iter().find(|(name, _)| name == "KUBECONFIG").map(|(_, path)| path.clone());
         if let Some(rest) = given.or(own).or_else(|| self.default_kubeconfig.clone()) {
             merged.push(OsStr::new(":"));
             merged.push(rest);
@@ -165,8 +143,7 @@ impl Kubectl {
             line.argv.push("--stdin".into());
         }
         if let Some(container) = &self.container {
-            line.argv
-                .extend(["--container".into(), os(container.clone())]);
+            line.argv.extend(["--container".into(), os(container.clone())]);
         }
         line.argv.extend([os(self.pod.clone()), "--".into()]);
         line.argv.extend(command.iter().cloned().map(os));
@@ -174,10 +151,7 @@ impl Kubectl {
     }
 
     pub(super) fn prelude(&self) -> Prelude<'_> {
-        Prelude {
-            env: (!self.env.is_empty()).then_some(&self.env),
-            working_dir: self.working_dir.as_deref(),
-        }
+        Prelude { env: (!self.env.is_empty()).then_some(&self.env), working_dir: self.working_dir.as_deref() }
     }
 
     pub(super) fn state(&self) -> Result<CommandLine> {
@@ -203,20 +177,14 @@ impl Kubectl {
     /// The command line that prints the workload as JSON.
     pub fn get_workload(&self) -> Result<CommandLine> {
         let mut line = self.global()?;
-        line.argv.extend([
-            "get".into(),
-            os(self.pod.clone()),
-            "-o".into(),
-            "json".into(),
-        ]);
+        line.argv.extend(["get".into(), os(self.pod.clone()), "-o".into(), "json".into()]);
         Ok(line)
     }
 
     /// The command line that prints the pods of `selector` as JSON.
     pub fn get_pods(&self, selector: &str) -> Result<CommandLine> {
         let mut line = self.global()?;
-        line.argv
-            .extend(["get", "pods", "-o", "json", "-l", selector].map(Into::into));
+        line.argv.extend(["get", "pods", "-o", "json", "-l", selector].map(Into::into));
         Ok(line)
     }
 
@@ -235,18 +203,10 @@ impl Kubectl {
             .flatten()
             .map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
             .collect::<Option<_>>()?;
-        for rule in selector["matchExpressions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for rule in selector["matchExpressions"].as_array().into_iter().flatten() {
             let key = rule["key"].as_str()?;
-            let values: Vec<&str> = rule["values"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
+            let values: Vec<&str> =
+                rule["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             terms.push(match rule["operator"].as_str()? {
                 "In" => format!("{key} in ({})", values.join(",")),
                 "NotIn" => format!("{key} notin ({})", values.join(",")),
@@ -272,16 +232,10 @@ impl Kubectl {
             .as_array()?
             .iter()
             .filter(|pod| {
-                pod["status"]["phase"] == "Running"
-                    && pod["metadata"]["deletionTimestamp"].is_null()
+                pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
             })
             .min_by_key(|pod| {
-                (
-                    !ready(pod),
-                    pod["metadata"]["creationTimestamp"]
-                        .as_str()
-                        .unwrap_or_default(),
-                )
+                (!ready(pod), pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default())
             })?["metadata"]["name"]
             .as_str()
             .map(str::to_owned)
@@ -328,26 +282,15 @@ impl Kubectl {
         {
             Error::Configuration { target, said }
         } else if has("exec: \"/bin/sh\"") {
-            Error::NoShell {
-                target,
-                shell: "/bin/sh".to_owned(),
-                said,
-            }
+            Error::NoShell { target, shell: "/bin/sh".to_owned(), said }
         } else {
             Error::EngineFailed { target, said }
         }
     }
 
     fn not_running(&self, target: String, state: &str) -> Error {
-        let remedy = format!(
-            "see `kubectl describe pod {}` for the reason",
-            shown(&self.pod)
-        );
-        Error::NotRunning {
-            target,
-            state: state.to_owned(),
-            remedy,
-        }
+        let remedy = format!("see `kubectl describe pod {}` for the reason", shown(&self.pod));
+        Error::NotRunning { target, state: state.to_owned(), remedy }
     }
 }
 
@@ -356,17 +299,10 @@ mod tests {
     use super::*;
 
     fn kubectl() -> Kubectl {
-        Kubectl {
-            pod: b"web".to_vec(),
-            executable: b"kubectl".to_vec(),
-            ..Kubectl::default()
-        }
+        Kubectl { pod: b"web".to_vec(), executable: b"kubectl".to_vec(), ..Kubectl::default() }
     }
 
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "it spells an option that is given"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "it spells an option that is given")]
     fn some(text: &str) -> Option<Vec<u8>> {
         Some(text.as_bytes().to_vec())
     }
@@ -418,10 +354,7 @@ mod tests {
         ];
         assert_eq!(line.argv, expected);
         assert_eq!(line.env, [("HTTPS_PROXY".into(), "http://p".into())]);
-        assert_eq!(
-            all.target(),
-            "pod \"web\" (container \"app\") in namespace \"shop\""
-        );
+        assert_eq!(all.target(), "pod \"web\" (container \"app\") in namespace \"shop\"");
     }
 
     #[test]
@@ -435,16 +368,10 @@ mod tests {
         };
         let line = kubectl.exec(&[], false).unwrap();
         let file = line.held[0].path();
-        assert_eq!(
-            line.argv,
-            ["kubectl", "--user", "gangway", "exec", "web", "--"]
-        );
+        assert_eq!(line.argv, ["kubectl", "--user", "gangway", "exec", "web", "--"]);
         assert_eq!(
             line.env,
-            [(
-                "KUBECONFIG".into(),
-                format!("{}:/home/u/.kube/config", file.to_str().unwrap()).into()
-            )]
+            [("KUBECONFIG".into(), format!("{}:/home/u/.kube/config", file.to_str().unwrap()).into())]
         );
         let entry: Value = serde_json::from_slice(&line.held[0].contents(1000).unwrap()).unwrap();
         assert_eq!(
@@ -455,30 +382,18 @@ mod tests {
 
     #[test]
     fn a_dictionary_is_a_file_that_only_kubectl_opens() {
-        let line = Kubectl {
-            kubeconfig_content: some("{}"),
-            ..kubectl()
-        }
-        .exec(&[], false)
-        .unwrap();
-        assert_eq!(
-            line.argv[1..3],
-            ["--kubeconfig".into(), line.held[0].path()]
-        );
+        let line = Kubectl { kubeconfig_content: some("{}"), ..kubectl() }.exec(&[], false).unwrap();
+        assert_eq!(line.argv[1..3], ["--kubeconfig".into(), line.held[0].path()]);
     }
 
     #[test]
     fn selectors() {
         let of = |json: Value| Kubectl::selector(json.to_string().as_bytes());
         assert_eq!(
-            of(json!({"spec": {"selector": {"matchLabels": {"app": "web", "tier": "x"}}}}))
-                .as_deref(),
+            of(json!({"spec": {"selector": {"matchLabels": {"app": "web", "tier": "x"}}}})).as_deref(),
             Some("app=web,tier=x")
         );
-        assert_eq!(
-            of(json!({"spec": {"selector": {"app": "web"}}})).as_deref(),
-            Some("app=web")
-        );
+        assert_eq!(of(json!({"spec": {"selector": {"app": "web"}}})).as_deref(), Some("app=web"));
         let rules = json!([{"key": "a", "operator": "In", "values": ["1", "2"]}, {"key": "b", "operator": "DoesNotExist"}]);
         assert_eq!(
             of(json!({"spec": {"selector": {"matchExpressions": rules}}})).as_deref(),
@@ -498,32 +413,20 @@ mod tests {
         leaving["metadata"]["deletionTimestamp"] = json!("2026");
         let pods = json!({"items": [leaving, pod("done", "Succeeded", "False", "2021"), pod("slow", "Running", "False", "2021"),
             pod("young", "Running", "True", "2025"), pod("old", "Running", "True", "2022")]});
-        assert_eq!(
-            Kubectl::first_pod(pods.to_string().as_bytes()).as_deref(),
-            Some("old")
-        );
+        assert_eq!(Kubectl::first_pod(pods.to_string().as_bytes()).as_deref(), Some("old"));
         assert_eq!(Kubectl::first_pod(b"{\"items\": []}"), None);
     }
 
     #[test]
     fn refusals_as_kubectl_words_them() {
         let table = [
-            (
-                "Error from server (NotFound): pods \"web\" not found",
-                "does not exist",
-            ),
-            (
-                "Error from server (BadRequest): container x is not valid for pod web",
-                "does not exist",
-            ),
+            ("Error from server (NotFound): pods \"web\" not found", "does not exist"),
+            ("Error from server (BadRequest): container x is not valid for pod web", "does not exist"),
             (
                 "Error from server (Forbidden): pods \"web\" is forbidden: User \"nobody\" cannot get resource",
                 "refused access",
             ),
-            (
-                "error: You must be logged in to the server (Unauthorized)",
-                "refused access",
-            ),
+            ("error: You must be logged in to the server (Unauthorized)", "refused access"),
             (
                 "error: cannot exec into a container in a completed pod; current phase is Succeeded",
                 "is completed, not running",
@@ -536,35 +439,19 @@ mod tests {
                 "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?",
                 "cannot be reached",
             ),
-            (
-                "error: context \"nope\" does not exist",
-                "configured wrongly",
-            ),
-            (
-                "error: error loading config file \"/x\": yaml: line 1",
-                "configured wrongly",
-            ),
+            ("error: context \"nope\" does not exist", "configured wrongly"),
+            ("error: error loading config file \"/x\": yaml: line 1", "configured wrongly"),
             (
                 "Defaulted container \"main\" out of: main, two\nerror: Internal error occurred: exec: \"/bin/sh\": stat /bin/sh: no such file",
                 "has no usable shell",
             ),
-            (
-                "error: something else",
-                "failed to start the command: error: something else",
-            ),
+            ("error: something else", "failed to start the command: error: something else"),
         ];
         for (stderr, expected) in table {
             let error = kubectl()
-                .refusal(&Refusal {
-                    code: Some(1),
-                    stderr: stderr.as_bytes(),
-                    ..Refusal::default()
-                })
+                .refusal(&Refusal { code: Some(1), stderr: stderr.as_bytes(), ..Refusal::default() })
                 .to_string();
-            assert!(
-                error.contains(expected) && error.starts_with("pod \"web\""),
-                "{error}"
-            );
+            assert!(error.contains(expected) && error.starts_with("pod \"web\""), "{error}");
         }
     }
 }

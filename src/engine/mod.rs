@@ -128,11 +128,7 @@ impl Engine {
             Self::Docker(docker) => docker.remedy(state),
             Self::Kubectl(_) => "see `kubectl describe pod` for the reason".to_owned(),
         };
-        Error::NotRunning {
-            target: self.target(),
-            state: state.to_owned(),
-            remedy,
-        }
+        Error::NotRunning { target: self.target(), state: state.to_owned(), remedy }
     }
 }
 
@@ -141,13 +137,8 @@ pub(crate) fn extra_args(target: &str, option: &'static str, line: &[u8]) -> Res
     let mut words = shlex::bytes::Shlex::new(line);
     let split: Vec<Vec<u8>> = words.by_ref().collect();
     if words.had_error {
-        let reason =
-            "it has an unclosed quote or ends in a backslash: quote it as for a shell".to_owned();
-        return Err(Error::Option {
-            target: target.to_owned(),
-            option,
-            reason,
-        });
+        let reason = "it has an unclosed quote or ends in a backslash: quote it as for a shell".to_owned();
+        return Err(Error::Option { target: target.to_owned(), option, reason });
     }
     Ok(split)
 }
@@ -163,31 +154,18 @@ pub(crate) fn check_name(target: &str, option: &'static str, name: &[u8]) -> Res
     } else {
         return Ok(());
     };
-    Err(Error::Option {
-        target: target.to_owned(),
-        option,
-        reason: format!("{reason}: name the container"),
-    })
+    Err(Error::Option { target: target.to_owned(), option, reason: format!("{reason}: name the container") })
 }
 
 /// Refuses a variable that no environment can hold.
 pub(crate) fn check_env(target: &str, env: &Env) -> Result<()> {
     for (name, value) in env {
         if name.is_empty()
-            || name
-                .iter()
-                .any(|byte| matches!(byte, 0 | b'=') || byte.is_ascii_whitespace())
+            || name.iter().any(|byte| matches!(byte, 0 | b'=') || byte.is_ascii_whitespace())
             || value.contains(&0)
         {
-            let reason = format!(
-                "{:?} is no name and value for an environment variable",
-                shown(name)
-            );
-            return Err(Error::Option {
-                target: target.to_owned(),
-                option: "extra_env",
-                reason,
-            });
+            let reason = format!("{:?} is no name and value for an environment variable", shown(name));
+            return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
         }
     }
     Ok(())
@@ -198,10 +176,7 @@ pub(crate) fn os(bytes: impl Into<Vec<u8>>) -> OsString {
 }
 
 pub(crate) fn held(target: &str, result: io::Result<OsString>) -> Result<OsString> {
-    result.map_err(|source| Error::Stream {
-        target: target.to_owned(),
-        source,
-    })
+    result.map_err(|source| Error::Stream { target: target.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -214,9 +189,7 @@ mod tests {
         assert_eq!(split, [b"--config".as_slice(), b"/a b/c", b"-H", b"x"]);
         let error = extra_args("t", "docker_extra_args", b"--config '/a b").unwrap_err();
         assert!(
-            error
-                .to_string()
-                .contains("docker_extra_args cannot be used: it has an unclosed quote"),
+            error.to_string().contains("docker_extra_args cannot be used: it has an unclosed quote"),
             "{error}"
         );
     }

@@ -58,13 +58,9 @@ impl Runc {
 
     /// `runc <global arguments>` with a log that this side can read: the first held file.
     fn global(&self) -> Result<CommandLine> {
-        let mut line = CommandLine {
-            argv: vec![os(self.executable.clone())],
-            ..CommandLine::default()
-        };
+        let mut line = CommandLine { argv: vec![os(self.executable.clone())], ..CommandLine::default() };
         let log = held(&self.target(), line.hold(b""))?;
-        line.argv
-            .extend(["--log".into(), log, "--log-format".into(), "json".into()]);
+        line.argv.extend(["--log".into(), log, "--log-format".into(), "json".into()]);
         if let Some(root) = &self.root {
             line.argv.extend(["--root".into(), os(root.clone())]);
         }
@@ -74,8 +70,7 @@ impl Runc {
 
     pub(super) fn state(&self) -> Result<CommandLine> {
         let mut line = self.global()?;
-        line.argv
-            .extend(["state".into(), os(self.container.clone())]);
+        line.argv.extend(["state".into(), os(self.container.clone())]);
         Ok(line)
     }
 
@@ -89,9 +84,7 @@ impl Runc {
         let mut config: Value = serde_json::from_slice(config)
             .map_err(|error| unusable(&format!("it is not valid JSON ({error})")))?;
         let mut process = config["process"].take();
-        let fields = process
-            .as_object_mut()
-            .ok_or_else(|| unusable("it has no process"))?;
+        let fields = process.as_object_mut().ok_or_else(|| unusable("it has no process"))?;
         fields.insert("terminal".to_owned(), json!(false));
         fields.remove("consoleSize");
         let mut added = self.env.clone();
@@ -112,10 +105,7 @@ impl Runc {
         for (name, value) in &added {
             let name = self.text("extra_env", name)?;
             let value = self.text("extra_env", value)?;
-            env.retain(|set| {
-                set.as_str()
-                    .is_none_or(|set| set.split('=').next() != Some(name))
-            });
+            env.retain(|set| set.as_str().is_none_or(|set| set.split('=').next() != Some(name)));
             env.push(json!(format!("{name}={value}")));
         }
         fields.insert("env".to_owned(), Value::Array(env));
@@ -123,11 +113,7 @@ impl Runc {
             let dir = self.text("working_dir", dir)?.to_owned();
             if !dir.starts_with('/') {
                 let reason = format!("{dir:?} is not an absolute path");
-                return Err(Error::Option {
-                    target: self.target(),
-                    option: "working_dir",
-                    reason,
-                });
+                return Err(Error::Option { target: self.target(), option: "working_dir", reason });
             }
             fields.insert("cwd".to_owned(), json!(dir));
         }
@@ -144,23 +130,13 @@ impl Runc {
     }
 
     pub(super) fn exec(&self, command: &[Vec<u8>]) -> Result<CommandLine> {
-        let mut process = self
-            .process
-            .clone()
-            .expect("a runc container is opened before it is used");
-        let args: Vec<&str> = command
-            .iter()
-            .map(|word| self.text("the command", word))
-            .collect::<Result<_>>()?;
+        let mut process = self.process.clone().expect("a runc container is opened before it is used");
+        let args: Vec<&str> =
+            command.iter().map(|word| self.text("the command", word)).collect::<Result<_>>()?;
         process["args"] = json!(args);
         let mut line = self.global()?;
         let file = held(&self.target(), line.hold(process.to_string().as_bytes()))?;
-        line.argv.extend([
-            "exec".into(),
-            "--process".into(),
-            file,
-            os(self.container.clone()),
-        ]);
+        line.argv.extend(["exec".into(), "--process".into(), file, os(self.container.clone())]);
         Ok(line)
     }
 
@@ -186,26 +162,14 @@ impl Runc {
         if has("does not exist") && has("container") {
             Error::NoSuchContainer { target, said }
         } else if has("stopped container") {
-            Error::NotRunning {
-                target,
-                state: "stopped".to_owned(),
-                remedy: self.remedy("stopped"),
-            }
+            Error::NotRunning { target, state: "stopped".to_owned(), remedy: self.remedy("stopped") }
         } else if has("paused container") {
-            Error::NotRunning {
-                target,
-                state: "paused".to_owned(),
-                remedy: self.remedy("paused"),
-            }
+            Error::NotRunning { target, state: "paused".to_owned(), remedy: self.remedy("paused") }
         } else if has("chdir to cwd") {
             let dir = self.working_dir.as_deref().map(shown).unwrap_or_default();
             Error::WorkingDir { target, dir, said }
         } else if has("exec: \"/bin/sh\"") {
-            Error::NoShell {
-                target,
-                shell: "/bin/sh".to_owned(),
-                said,
-            }
+            Error::NoShell { target, shell: "/bin/sh".to_owned(), said }
         } else if has("permission denied") && has("open ") {
             Error::Forbidden { target, said }
         } else {
@@ -236,7 +200,8 @@ mod tests {
         }
     }
 
-    const CONFIG: &[u8] = br#"{"process": {"terminal": true, "user": {"uid": 0, "gid": 0}, "args": ["sleep"], "cwd": "/",
+    const CONFIG: &[u8] =
+        br#"{"process": {"terminal": true, "user": {"uid": 0, "gid": 0}, "args": ["sleep"], "cwd": "/",
         "env": ["PATH=/bin", "HOME=/root"], "noNewPrivileges": true}}"#;
 
     fn process_of(line: &CommandLine) -> Value {
@@ -248,9 +213,7 @@ mod tests {
         let mut runc = runc();
         runc.extra_args = vec![b"--systemd-cgroup".to_vec()];
         runc.open(CONFIG, None).unwrap();
-        let line = runc
-            .exec(&[b"/bin/sh".to_vec(), b"-c".to_vec(), b"true".to_vec()])
-            .unwrap();
+        let line = runc.exec(&[b"/bin/sh".to_vec(), b"-c".to_vec(), b"true".to_vec()]).unwrap();
         let (log, process) = (line.held[0].path(), line.held[1].path());
         let expected = [
             "runc",
@@ -277,36 +240,19 @@ mod tests {
     #[test]
     fn user_home_env_and_directory() {
         let mut runc = runc();
-        runc.env = Env::from([
-            (b"A".to_vec(), b"1=2".to_vec()),
-            (b"PATH".to_vec(), b"/x".to_vec()),
-        ]);
+        runc.env = Env::from([(b"A".to_vec(), b"1=2".to_vec()), (b"PATH".to_vec(), b"/x".to_vec())]);
         runc.working_dir = Some(b"/srv".to_vec());
-        let user = User {
-            uid: 1000,
-            gid: 1001,
-            groups: vec![2000],
-            home: Some("/home/app".to_owned()),
-        };
+        let user = User { uid: 1000, gid: 1001, groups: vec![2000], home: Some("/home/app".to_owned()) };
         runc.open(CONFIG, Some(&user)).unwrap();
         let process = process_of(&runc.exec(&[]).unwrap());
-        assert_eq!(
-            process["user"],
-            json!({"uid": 1000, "gid": 1001, "additionalGids": [2000]})
-        );
-        assert_eq!(
-            process["env"],
-            json!(["A=1=2", "HOME=/home/app", "PATH=/x"])
-        );
+        assert_eq!(process["user"], json!({"uid": 1000, "gid": 1001, "additionalGids": [2000]}));
+        assert_eq!(process["env"], json!(["A=1=2", "HOME=/home/app", "PATH=/x"]));
         assert_eq!(process["cwd"], json!("/srv"));
     }
 
     #[test]
     fn unusable_options_are_named() {
-        let mut relative = Runc {
-            working_dir: Some(b"srv".to_vec()),
-            ..runc()
-        };
+        let mut relative = Runc { working_dir: Some(b"srv".to_vec()), ..runc() };
         assert!(
             relative
                 .open(CONFIG, None)
@@ -314,31 +260,10 @@ mod tests {
                 .to_string()
                 .contains("working_dir cannot be used: \"srv\" is not")
         );
-        let mut binary = Runc {
-            env: Env::from([(b"A".to_vec(), vec![0xff])]),
-            ..runc()
-        };
-        assert!(
-            binary
-                .open(CONFIG, None)
-                .unwrap_err()
-                .to_string()
-                .contains("UTF-8")
-        );
-        assert!(
-            runc()
-                .open(b"{}", None)
-                .unwrap_err()
-                .to_string()
-                .contains("has no process")
-        );
-        assert!(
-            runc()
-                .open(b"{", None)
-                .unwrap_err()
-                .to_string()
-                .contains("not valid JSON")
-        );
+        let mut binary = Runc { env: Env::from([(b"A".to_vec(), vec![0xff])]), ..runc() };
+        assert!(binary.open(CONFIG, None).unwrap_err().to_string().contains("UTF-8"));
+        assert!(runc().open(b"{}", None).unwrap_err().to_string().contains("has no process"));
+        assert!(runc().open(b"{", None).unwrap_err().to_string().contains("not valid JSON"));
     }
 
     #[test]
@@ -368,20 +293,13 @@ mod tests {
                 "{{\"level\":\"warning\",\"msg\":\"w\"}}\n{}\n",
                 json!({"level": "error", "msg": msg, "time": "t"})
             );
-            let refusal = Refusal {
-                code: Some(255),
-                log: log.as_bytes(),
-                ..Refusal::default()
-            };
+            let refusal = Refusal { code: Some(255), log: log.as_bytes(), ..Refusal::default() };
             assert_eq!(runc().refusal(&refusal).to_string(), expected);
         }
     }
 
     #[test]
     fn a_warning_is_no_error() {
-        assert_eq!(
-            Runc::logged_error(b"{\"level\":\"warning\",\"msg\":\"w\"}\nnot json\n"),
-            None
-        );
+        assert_eq!(Runc::logged_error(b"{\"level\":\"warning\",\"msg\":\"w\"}\nnot json\n"), None);
     }
 }

@@ -28,20 +28,12 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),
     };
-    let entry = passwd
-        .lines()
-        .find_map(|line| Entry::parse(line).filter(|entry| entry.is(user)));
+    let entry = passwd.lines().find_map(|line| Entry::parse(line).filter(|entry| entry.is(user)));
     let mut found = match (&entry, user.parse::<u32>()) {
-        (Some(entry), _) => User {
-            uid: entry.uid,
-            gid: entry.gid,
-            groups: vec![],
-            home: Some(entry.home.to_owned()),
-        },
-        (None, Ok(uid)) => User {
-            uid,
-            ..User::default()
-        },
+        (Some(entry), _) => {
+            User { uid: entry.uid, gid: entry.gid, groups: vec![], home: Some(entry.home.to_owned()) }
+        }
+        (None, Ok(uid)) => User { uid, ..User::default() },
         (None, Err(_)) => return Err("it is not in the container's /etc/passwd".to_owned()),
     };
     match asked_group {
@@ -49,16 +41,14 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
             let in_file = groups(group)
                 .find(|(name, gid, _)| *name == asked || gid.to_string() == asked)
                 .map(|(_, gid, _)| gid);
-            found.gid = in_file.or_else(|| asked.parse().ok()).ok_or_else(|| {
-                format!("its group {asked:?} is not in the container's /etc/group")
-            })?;
+            found.gid = in_file
+                .or_else(|| asked.parse().ok())
+                .ok_or_else(|| format!("its group {asked:?} is not in the container's /etc/group"))?;
         }
         None => {
             if let Some(Entry { name, .. }) = entry {
                 found.groups = groups(group)
-                    .filter(|(_, _, members)| {
-                        members.split(',').any(|member| member.trim() == name)
-                    })
+                    .filter(|(_, _, members)| members.split(',').any(|member| member.trim() == name))
                     .map(|(_, gid, _)| gid)
                     .collect();
             }
@@ -80,12 +70,7 @@ impl<'a> Entry<'a> {
         let (name, _password) = (fields.next()?, fields.next()?);
         let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         let (_gecos, home) = (fields.next()?, fields.next()?);
-        Some(Self {
-            name,
-            uid,
-            gid,
-            home,
-        })
+        Some(Self { name, uid, gid, home })
     }
 
     fn is(&self, user: &str) -> bool {
@@ -97,11 +82,7 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
-        Some((
-            name,
-            fields.next()?.parse().ok()?,
-            fields.next().unwrap_or_default(),
-        ))
+        Some((name, fields.next()?.parse().ok()?, fields.next().unwrap_or_default()))
     })
 }
 
@@ -115,12 +96,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\napp:x:1001:\nextra:x:2000:bob,app\nwheel:x:10:app\nbad\n";
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>) -> User {
-        User {
-            uid,
-            gid,
-            groups: groups.to_vec(),
-            home: home.map(str::to_owned),
-        }
+        User { uid, gid, groups: groups.to_vec(), home: home.map(str::to_owned) }
     }
 
     #[test]
@@ -128,26 +104,12 @@ mod tests {
         let app = user(1000, 1001, &[2000, 10], Some("/home/app"));
         assert_eq!(resolve("app", PASSWD, GROUP), Ok(app.clone()));
         assert_eq!(resolve("1000", PASSWD, GROUP), Ok(app));
-        assert_eq!(
-            resolve("app:wheel", PASSWD, GROUP),
-            Ok(user(1000, 10, &[], Some("/home/app")))
-        );
-        assert_eq!(
-            resolve("app:77", PASSWD, GROUP),
-            Ok(user(1000, 77, &[], Some("/home/app")))
-        );
+        assert_eq!(resolve("app:wheel", PASSWD, GROUP), Ok(user(1000, 10, &[], Some("/home/app"))));
+        assert_eq!(resolve("app:77", PASSWD, GROUP), Ok(user(1000, 77, &[], Some("/home/app"))));
         assert_eq!(resolve("4242", PASSWD, GROUP), Ok(user(4242, 0, &[], None)));
         assert_eq!(resolve("4242:1", "", ""), Ok(user(4242, 1, &[], None)));
-        assert!(
-            resolve("nosuch", PASSWD, GROUP)
-                .unwrap_err()
-                .contains("/etc/passwd")
-        );
-        assert!(
-            resolve("app:nosuch", PASSWD, GROUP)
-                .unwrap_err()
-                .contains("/etc/group")
-        );
+        assert!(resolve("nosuch", PASSWD, GROUP).unwrap_err().contains("/etc/passwd"));
+        assert!(resolve("app:nosuch", PASSWD, GROUP).unwrap_err().contains("/etc/group"));
     }
 
     #[test]

@@ -50,15 +50,8 @@ pub struct BecomePrompt {
 impl BecomePrompt {
     /// The start of an escalation. Without a password no prompt is expected, but a method that asks all the same is understood.
     pub fn new(plugin: &dyn BecomePlugin) -> Self {
-        let state = if plugin.password().is_some() {
-            State::AwaitingPrompt
-        } else {
-            State::AwaitingSuccess
-        };
-        Self {
-            state,
-            since_answer: [0, 0],
-        }
+        let state = if plugin.password().is_some() { State::AwaitingPrompt } else { State::AwaitingSuccess };
+        Self { state, since_answer: [0, 0] }
     }
 
     /// True until the escalation succeeded.
@@ -69,11 +62,7 @@ impl BecomePrompt {
     /// Looks at both streams so far (stdout, stderr); called after each new piece while [`Self::is_waiting`].
     ///
     /// A prompt is cut from the stream it came on: it is nobody's output.
-    pub fn advance(
-        &mut self,
-        plugin: &mut dyn BecomePlugin,
-        streams: [&mut Vec<u8>; 2],
-    ) -> Result<Step> {
+    pub fn advance(&mut self, plugin: &mut dyn BecomePlugin, streams: [&mut Vec<u8>; 2]) -> Result<Step> {
         for (which, stream) in streams.into_iter().enumerate() {
             if self.state == State::Done {
                 break;
@@ -89,10 +78,8 @@ impl BecomePrompt {
             match self.state {
                 State::AwaitingPrompt if plugin.is_prompt(fresh)? => {
                     let password = plugin.password().unwrap_or_default();
-                    let line = stream
-                        .iter()
-                        .rposition(|byte| *byte == b'\n')
-                        .map_or(0, |newline| newline + 1);
+                    let line =
+                        stream.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
                     stream.truncate(line);
                     self.since_answer[which] = line;
                     self.state = State::AwaitingSuccess;
@@ -156,24 +143,17 @@ mod tests {
 
     fn run(password: Option<&'static str>) -> Run {
         let plugin = Sudo(password);
-        Run {
-            prompt: BecomePrompt::new(&plugin),
-            plugin,
-            out: vec![],
-            err: vec![],
-        }
+        Run { prompt: BecomePrompt::new(&plugin), plugin, out: vec![], err: vec![] }
     }
 
     impl Run {
         fn out(&mut self, text: &str) -> Result<Step> {
             self.out.extend_from_slice(text.as_bytes());
-            self.prompt
-                .advance(&mut self.plugin, [&mut self.out, &mut self.err])
+            self.prompt.advance(&mut self.plugin, [&mut self.out, &mut self.err])
         }
         fn err(&mut self, text: &str) -> Result<Step> {
             self.err.extend_from_slice(text.as_bytes());
-            self.prompt
-                .advance(&mut self.plugin, [&mut self.out, &mut self.err])
+            self.prompt.advance(&mut self.plugin, [&mut self.out, &mut self.err])
         }
     }
 
@@ -181,10 +161,7 @@ mod tests {
     fn the_right_password_in_pieces() {
         let mut run = run(Some("pä"));
         assert_eq!(run.err("lecture\n[sudo via ").unwrap(), Step::Wait);
-        assert_eq!(
-            run.err("ansible] password:").unwrap(),
-            Step::Send("pä\n".as_bytes().to_vec())
-        );
+        assert_eq!(run.err("ansible] password:").unwrap(), Step::Send("pä\n".as_bytes().to_vec()));
         assert_eq!(run.err, b"lecture\n");
         assert_eq!(run.out("BECOME-SUCC").unwrap(), Step::Wait);
         assert_eq!(run.out("ESS-x\nout").unwrap(), Step::Go);
@@ -200,28 +177,17 @@ mod tests {
     fn a_wrong_password_is_said_at_once() {
         let mut wrong = run(Some("p"));
         wrong.err("[sudo via ansible] password:").unwrap();
-        assert!(matches!(
-            wrong.err("Sorry, try again.\n"),
-            Err(Error::BecomeIncorrect { .. })
-        ));
+        assert!(matches!(wrong.err("Sorry, try again.\n"), Err(Error::BecomeIncorrect { .. })));
         let mut asked_again = run(Some("p"));
         asked_again.err("[sudo via ansible] password:").unwrap();
-        let error = asked_again
-            .err("\n[sudo via ansible] password:")
-            .unwrap_err();
+        let error = asked_again.err("\n[sudo via ansible] password:").unwrap_err();
         assert_eq!(error.to_string(), "Incorrect sudo password");
     }
 
     #[test]
     fn a_missing_password_is_said() {
-        for asked in [
-            "[sudo via ansible] password:",
-            "sudo: a password is required\n",
-        ] {
-            assert_eq!(
-                run(None).err(asked).unwrap_err().to_string(),
-                "Missing sudo password"
-            );
+        for asked in ["[sudo via ansible] password:", "sudo: a password is required\n"] {
+            assert_eq!(run(None).err(asked).unwrap_err().to_string(), "Missing sudo password");
         }
         assert_eq!(run(None).out("BECOME-SUCCESS-x\n").unwrap(), Step::Go);
     }

@@ -38,15 +38,7 @@ impl Running<'_> {
         let line = session.engine.exec(&script.command, has_stdin)?;
         let stream = ExecStream::spawn(&session.target(), session.engine.name(), &line, input)?;
         let start_by = Instant::now() + session.timeout;
-        Ok(Self {
-            stream,
-            script,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            line,
-            started: None,
-            start_by,
-        })
+        Ok(Self { stream, script, stdout: Vec::new(), stderr: Vec::new(), line, started: None, start_by })
     }
 
     /// The next event, with the start mark already taken out of stderr; the output is in `stdout` and `stderr`.
@@ -83,10 +75,9 @@ impl Running<'_> {
                 }
                 Ok(Happened::Output)
             }
-            Event::Deadline if self.started.is_none() => Err(Error::StartTimeout {
-                target: session.target(),
-                seconds: session.timeout.as_secs_f64(),
-            }),
+            Event::Deadline if self.started.is_none() => {
+                Err(Error::StartTimeout { target: session.target(), seconds: session.timeout.as_secs_f64() })
+            }
             Event::Deadline => Ok(Happened::Deadline),
             Event::Ended(status) => Ok(Happened::Ended(status.code())),
         }
@@ -101,24 +92,13 @@ impl Running<'_> {
         code: Option<i32>,
         interrupt: &mut dyn Interrupt,
     ) -> Result<i32> {
-        let log = self
-            .line
-            .held
-            .first()
-            .filter(|_| matches!(session.engine, Engine::Runc(_)));
-        let log = log
-            .and_then(|log| log.contents(1 << 20).ok())
-            .unwrap_or_default();
+        let log = self.line.held.first().filter(|_| matches!(session.engine, Engine::Runc(_)));
+        let log = log.and_then(|log| log.contents(1 << 20).ok()).unwrap_or_default();
         if let Some(error) = self.marked_failure(session) {
             return Err(error);
         }
         if self.started.is_none() {
-            let refusal = Refusal {
-                code,
-                stdout: &self.stdout,
-                stderr: &self.stderr,
-                log: &log,
-            };
+            let refusal = Refusal { code, stdout: &self.stdout, stderr: &self.stderr, log: &log };
             let error = session.engine.refusal(&refusal);
             // The engine's text knows only "not running"; created, exited and dead want different remedies.
             if matches!(error, Error::NotRunning { .. })
@@ -129,50 +109,28 @@ impl Running<'_> {
             }
             return Err(error);
         }
-        let lost = |said: String| Error::OutcomeUnknown {
-            target: session.target(),
-            said,
-        };
+        let lost = |said: String| Error::OutcomeUnknown { target: session.target(), said };
         match resolve::state(&session.engine, session.timeout, interrupt) {
             Err(Error::Interrupted) => Err(Error::Interrupted),
             Ok(Some(state)) if state == "running" => match code {
-                Some(rc)
-                    if rc != 0
-                        && rc != 137
-                        && crate::engine::Runc::logged_error(&log).is_none() =>
-                {
+                Some(rc) if rc != 0 && rc != 137 && crate::engine::Runc::logged_error(&log).is_none() => {
                     Ok(rc)
                 }
-                _ => Err(lost(format!(
-                    "the client ended with {}: {}",
-                    shown_code(code),
-                    said(&self.stderr)
-                ))),
+                _ => Err(lost(format!("the client ended with {}: {}", shown_code(code), said(&self.stderr)))),
             },
             Ok(Some(state)) => Err(lost(format!("the container is now {state}"))),
-            Ok(None) | Err(_) => Err(lost(
-                "the container is gone, or the engine does not answer".to_owned(),
-            )),
+            Ok(None) | Err(_) => Err(lost("the container is gone, or the engine does not answer".to_owned())),
         }
     }
 
     /// The script could not run the command at all, and said so.
     fn marked_failure(&self, session: &Session) -> Option<Error> {
         let target = session.target();
-        if let Some((_, _, text)) = self.script.find(&self.stderr, b'd', 0) {
-            let dir = session
-                .engine
-                .prelude()
-                .working_dir
-                .map(shown)
-                .unwrap_or_default();
-            return Some(Error::WorkingDir {
-                target,
-                dir,
-                said: said(text.as_bytes()),
-            });
+        if let Some((_, _, text)) = self.script.find(&self.stderr, b"d", 0) {
+            let dir = session.engine.prelude().working_dir.map(shown).unwrap_or_default();
+            return Some(Error::WorkingDir { target, dir, said: said(text.as_bytes()) });
         }
-        self.script.find(&self.stderr, b'n', 0)?;
+        self.script.find(&self.stderr, b"n", 0)?;
         Some(Error::NoShell {
             target,
             shell: shown(&session.shell),
@@ -185,10 +143,7 @@ impl Running<'_> {
     pub(super) fn kill(&self, session: &Session) {
         let Some(pid) = self.started else { return };
         let Ok(nonce) = sys::nonce() else { return };
-        let Ok(line) = session
-            .engine
-            .exec(&Script::kill(&nonce, pid).command, false)
-        else {
+        let Ok(line) = session.engine.exec(&Script::kill(&nonce, pid).command, false) else {
             return;
         };
         // Whoever interrupts waits for us: no second interruption is looked at within this bound.
@@ -204,10 +159,7 @@ impl Running<'_> {
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
     pub(super) fn finish(mut self, interrupt: &mut dyn Interrupt) -> Result<(Vec<u8>, Vec<u8>)> {
         let until = Instant::now() + GRACE;
-        while !matches!(
-            self.stream.next(Some(until), interrupt)?,
-            Event::Ended(_) | Event::Deadline
-        ) {}
+        while !matches!(self.stream.next(Some(until), interrupt)?, Event::Ended(_) | Event::Deadline) {}
         Ok((self.stdout, self.stderr))
     }
 
@@ -237,23 +189,13 @@ pub(super) fn exec_command(
     mut become_plugin: Option<&mut dyn BecomePlugin>,
     interrupt: &mut dyn Interrupt,
 ) -> Result<CommandResult> {
-    let nonce = sys::nonce().map_err(|source| Error::Stream {
-        target: session.target(),
-        source,
-    })?;
+    let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
     let script = Script::exec(&nonce, &session.shell, command, session.engine.prelude());
     let stdin = stdin.unwrap_or_default();
     let needs_input = !stdin.is_empty() || !script.stdin.is_empty() || become_plugin.is_some();
     let first = script.stdin.clone();
-    let mut running = Running::spawn(
-        session,
-        script,
-        if needs_input {
-            Input::Stream
-        } else {
-            Input::Nothing
-        },
-    )?;
+    let mut running =
+        Running::spawn(session, script, if needs_input { Input::Stream } else { Input::Nothing })?;
     running.stream.send(first);
     let mut prompt = become_plugin.as_deref().map(BecomePrompt::new);
     if prompt.is_none() {
@@ -270,10 +212,7 @@ pub(super) fn exec_command(
             Happened::Started | Happened::Output => {}
             Happened::Deadline => {
                 running.kill(session);
-                let method = become_plugin
-                    .as_deref()
-                    .map(BecomePlugin::name)
-                    .unwrap_or_default();
+                let method = become_plugin.as_deref().map(BecomePlugin::name).unwrap_or_default();
                 let text = [running.stdout.as_slice(), &running.stderr].concat();
                 let seconds = session.timeout.as_secs_f64();
                 return Err(Error::BecomeTimeout {
@@ -285,20 +224,15 @@ pub(super) fn exec_command(
             }
             Happened::Ended(code) => {
                 let rc = running.without_mark(session, code, interrupt)?;
-                return Ok(CommandResult {
-                    rc,
-                    stdout: running.stdout,
-                    stderr: running.stderr,
-                });
+                return Ok(CommandResult { rc, stdout: running.stdout, stderr: running.stderr });
             }
         }
         if !running.has_started() {
             continue;
         }
-        if let (Some(state), Some(plugin)) = (
-            prompt.as_mut().filter(|state| state.is_waiting()),
-            become_plugin.as_deref_mut(),
-        ) {
+        if let (Some(state), Some(plugin)) =
+            (prompt.as_mut().filter(|state| state.is_waiting()), become_plugin.as_deref_mut())
+        {
             let step = state.advance(plugin, [&mut running.stdout, &mut running.stderr]);
             match step.inspect_err(|_| running.kill(session))? {
                 Step::Wait => {}
@@ -331,15 +265,10 @@ struct Ends {
 
 impl Ends {
     fn look(&mut self, running: &Running<'_>) {
-        let streams = [
-            (&mut self.stdout, &running.stdout),
-            (&mut self.stderr, &running.stderr),
-        ];
+        let streams = [(&mut self.stdout, &running.stdout), (&mut self.stderr, &running.stderr)];
         for ((end, stream), searched) in streams.into_iter().zip(&mut self.searched) {
             if end.is_none() {
-                *end = running
-                    .script
-                    .find_end(stream, (*searched).min(stream.len()));
+                *end = running.script.find_end(stream, (*searched).min(stream.len()));
                 *searched = stream.len().saturating_sub(running.script.mark_length());
             }
         }

@@ -4,17 +4,20 @@
 
 pub mod become_prompt;
 mod direct;
+mod fetch;
+mod put;
 mod resolve;
 pub mod script;
-mod transfer;
+pub mod sum;
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result, shown};
 use crate::transport::Interrupt;
 use become_prompt::BecomePlugin;
+use sum::SumKind;
 
 /// What a command gave back.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,17 +37,14 @@ pub struct Session {
     shell: Vec<u8>,
     timeout: Duration,
     resolved: bool,
+    /// How this container sums a file, as far as is known.
+    sums_by: SumKind,
 }
 
 impl Session {
     /// `shell` runs the command lines; `timeout` bounds the start of a command and a password prompt.
     pub fn new(engine: Engine, shell: Vec<u8>, timeout: Duration) -> Self {
-        Self {
-            engine,
-            shell,
-            timeout,
-            resolved: false,
-        }
+        Self { engine, shell, timeout, resolved: false, sums_by: SumKind::Cksum }
     }
 
     /// Runs a shell command line. `stdin` is sent whole and then closed; `None` is an empty stdin.
@@ -69,7 +69,7 @@ impl Session {
         interrupt: &mut dyn Interrupt,
     ) -> Result<Option<String>> {
         self.resolve(interrupt)?;
-        transfer::put_file(self, local, remote, interrupt)
+        self.summing(|session| put::put_file(session, local, remote, interrupt))
     }
 
     /// Copies the file in the container to the local path: whole and verified, or not at all.
@@ -82,7 +82,7 @@ impl Session {
         interrupt: &mut dyn Interrupt,
     ) -> Result<Option<String>> {
         self.resolve(interrupt)?;
-        transfer::fetch_file(self, remote, local, interrupt)
+        self.summing(|session| fetch::fetch_file(session, remote, local, interrupt))
     }
 
     fn resolve(&mut self, interrupt: &mut dyn Interrupt) -> Result<()> {
@@ -93,7 +93,46 @@ impl Session {
         Ok(())
     }
 
+    /// Transfers with the sum that the container has; nothing is transferred in an attempt that finds it has another.
+    fn summing(&mut self, mut transfer: impl FnMut(&Self) -> Result<Transferred>) -> Result<Option<String>> {
+        loop {
+            match transfer(self)? {
+                Transferred::Whole(note) => return Ok(note),
+                Transferred::Unsummed => {
+                    let target = self.target();
+                    self.sums_by = self.sums_by.next().ok_or(Error::Unverifiable { target })?;
+                }
+            }
+        }
+    }
+
+    fn stalled(&self, remote: &[u8], length: u64) -> Error {
+        let seconds = stall_limit(length).as_secs();
+        Error::Stalled { target: self.target(), path: shown(remote), seconds }
+    }
+
     fn target(&self) -> String {
         self.engine.target()
     }
+}
+
+/// How an attempt to transfer a file ended that did not fail.
+enum Transferred {
+    /// The file is there and proven; with a note when something about it was not as usual.
+    Whole(Option<String>),
+    /// The container has no such tool to sum with; nothing was transferred.
+    Unsummed,
+}
+
+impl Transferred {
+    fn by_length(remote: &[u8]) -> Self {
+        let note = "verified by length only, the container has neither cksum nor sha256sum";
+        Self::Whole(Some(format!("{}: {note}", shown(remote))))
+    }
+}
+
+/// How long a transfer may stand still: a minute, and the time a slow container needs to sum what it has.
+fn stall_limit(length: u64) -> Duration {
+    const SLOWEST: u64 = 5_000_000; // bytes a second
+    Duration::from_secs(60 + length / SLOWEST)
 }

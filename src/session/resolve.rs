@@ -13,11 +13,7 @@ use crate::transport::cli::{Answer, CommandLine, ask};
 const LARGEST: u64 = 4 << 20;
 
 /// Makes `engine` ready for its first exec.
-pub(super) fn resolve(
-    engine: &mut Engine,
-    timeout: Duration,
-    interrupt: &mut dyn Interrupt,
-) -> Result<()> {
+pub(super) fn resolve(engine: &mut Engine, timeout: Duration, interrupt: &mut dyn Interrupt) -> Result<()> {
     match engine {
         Engine::Runc(_) => open_runc(engine, timeout, interrupt),
         Engine::Kubectl(kubectl) if kubectl.names_a_workload() => {
@@ -37,9 +33,7 @@ pub(super) fn state(
 ) -> Result<Option<String>> {
     let line = engine.state()?;
     let answer = ask(&engine.target(), engine.name(), &line, timeout, interrupt)?;
-    Ok(answer
-        .filter(|answer| answer.status.success())
-        .and_then(|answer| engine.parse_state(&answer.stdout)))
+    Ok(answer.filter(|answer| answer.status.success()).and_then(|answer| engine.parse_state(&answer.stdout)))
 }
 
 /// Asks the engine's client, and makes its failure the engine's refusal.
@@ -50,30 +44,21 @@ fn ask_or_refuse(
     interrupt: &mut dyn Interrupt,
 ) -> Result<Answer> {
     let target = engine.target();
-    let answer = ask(&target, engine.name(), line, timeout, interrupt)?.ok_or_else(|| {
-        Error::EngineUnreachable {
+    let answer =
+        ask(&target, engine.name(), line, timeout, interrupt)?.ok_or_else(|| Error::EngineUnreachable {
             target: target.clone(),
             said: format!(
                 "{} gave no answer within {} s",
                 shown(line.argv[0].as_encoded_bytes()),
                 timeout.as_secs_f64()
             ),
-        }
-    })?;
+        })?;
     if answer.status.success() {
         return Ok(answer);
     }
-    let log = line
-        .held
-        .first()
-        .and_then(|log| log.contents(LARGEST).ok())
-        .unwrap_or_default();
-    let refusal = Refusal {
-        code: answer.status.code(),
-        stdout: &answer.stdout,
-        stderr: &answer.stderr,
-        log: &log,
-    };
+    let log = line.held.first().and_then(|log| log.contents(LARGEST).ok()).unwrap_or_default();
+    let refusal =
+        Refusal { code: answer.status.code(), stdout: &answer.stdout, stderr: &answer.stderr, log: &log };
     Err(engine.refusal(&refusal))
 }
 
@@ -93,9 +78,7 @@ fn open_runc(engine: &mut Engine, timeout: Duration, interrupt: &mut dyn Interru
         target: target.clone(),
         said: format!("its bundle's {path} cannot be read ({error})"),
     })?;
-    let Engine::Runc(runc) = engine else {
-        unreachable!("called for runc only")
-    };
+    let Engine::Runc(runc) = engine else { unreachable!("called for runc only") };
     let user = match runc.user.clone() {
         Some(spec) => Some(find_user(&target, state.pid, &spec)?),
         None => None,
@@ -104,11 +87,7 @@ fn open_runc(engine: &mut Engine, timeout: Duration, interrupt: &mut dyn Interru
 }
 
 fn find_user(target: &str, pid: u32, spec: &[u8]) -> Result<User> {
-    let unusable = |said: String| Error::UnknownUser {
-        target: target.to_owned(),
-        user: shown(spec),
-        said,
-    };
+    let unusable = |said: String| Error::UnknownUser { target: target.to_owned(), user: shown(spec), said };
     let spec = std::str::from_utf8(spec).map_err(|_| unusable("it is not text".to_owned()))?;
     let read = |path: &str| match sys::read_in_root(pid, path, LARGEST) {
         Ok(bytes) => Ok(shown(&bytes)),

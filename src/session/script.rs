@@ -13,6 +13,7 @@
 
 use std::fmt::Write;
 
+use super::sum::SumKind;
 use crate::engine::Prelude;
 
 /// First thing of every program: keep the real stderr as 3, for marks and for the command, and have the shell's own remarks
@@ -35,26 +36,13 @@ pub struct Script {
 impl Script {
     fn new(nonce: &str, program: &str, arguments: &[&[u8]]) -> Self {
         let program = format!("{}{START}{program}", positional(arguments));
-        let fixed = [
-            b"/bin/sh".as_slice(),
-            b"-c",
-            program.as_bytes(),
-            nonce.as_bytes(),
-        ];
+        let fixed = [b"/bin/sh".as_slice(), b"-c", program.as_bytes(), nonce.as_bytes()];
         let mut command: Vec<Vec<u8>> = fixed.map(<[u8]>::to_vec).into();
-        command.extend(
-            arguments
-                .iter()
-                .map(|argument| match std::str::from_utf8(argument) {
-                    Ok(text) => text.as_bytes().to_vec(),
-                    Err(_) => Vec::new(), // set by `positional`
-                }),
-        );
-        Self {
-            command,
-            stdin: Vec::new(),
-            nonce: nonce.to_owned(),
-        }
+        command.extend(arguments.iter().map(|argument| match std::str::from_utf8(argument) {
+            Ok(text) => text.as_bytes().to_vec(),
+            Err(_) => Vec::new(), // set by `positional`
+        }));
+        Self { command, stdin: Vec::new(), nonce: nonce.to_owned() }
     }
 
     /// Runs `command` by `shell -c` and reports its exit status.
@@ -66,27 +54,21 @@ impl Script {
             program += "n='\n';IFS= read -r l;eval \"$l\";unset l n;";
         }
         if prelude.working_dir.is_some() {
-            program += r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "$e" >&3;exit 126;};cd -- "$3";"#;
+            program +=
+                r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "$e" >&3;exit 126;};cd -- "$3";"#;
         }
         if shell != b"/bin/sh" {
-            program +=
-                r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
+            program += r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
         }
         program += r#"(exec "$1" -c "$2" 2>&3 3>&-);r=$?;"#;
-        program +=
-            r#"printf '\036%s e%d\036' "$0" "$r";printf '\036%s e%d\036' "$0" "$r" >&3;exit "$r""#;
+        program += r#"printf '\036%s e%d\036' "$0" "$r";printf '\036%s e%d\036' "$0" "$r" >&3;exit "$r""#;
         let mut arguments = vec![shell, command];
         arguments.extend(prelude.working_dir);
         let mut script = Self::new(nonce, &program, &arguments);
         if let Some(env) = prelude.env {
             let mut line = String::new();
             for (name, value) in env {
-                let _ = write!(
-                    line,
-                    "export {}={};",
-                    String::from_utf8_lossy(name),
-                    word(value, "\"$n\"")
-                );
+                let _ = write!(line, "export {}={};", String::from_utf8_lossy(name), word(value, "\"$n\""));
             }
             line.push('\n');
             script.stdin = line.into_bytes();
@@ -94,21 +76,19 @@ impl Script {
         script
     }
 
-    /// Reads stdin into the file `path`: `length` bytes with POSIX cksum `sum`, or the file is as it was.
+    /// Reads stdin into the file `path`: `length` bytes with the sum `sum`, or the file is as it was.
     ///
-    /// Says on stdout: `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (in-place write failed).
-    pub fn put(nonce: &str, path: &[u8], length: u64, sum: u32) -> Self {
-        let (length, sum) = (length.to_string(), sum.to_string());
-        Self::new(
-            nonce,
-            &format!("{MARK}{PUT}"),
-            &[path, sum.as_bytes(), length.as_bytes()],
-        )
+    /// Says on stdout: `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (a write in place
+    /// failed), or, before anything is read, `unsummed`: the container does not have this way to sum.
+    pub fn put(nonce: &str, path: &[u8], by: SumKind, length: u64, sum: &str) -> Self {
+        let length = length.to_string();
+        let program = format!("{MARK}{}{PUT}", by.functions());
+        Self::new(nonce, &program, &[path, sum.as_bytes(), length.as_bytes()])
     }
 
     /// Writes the file `path` to stdout: a mark `k SUM LENGTH`, the bytes, a mark `e RC`; or one mark that says why not.
-    pub fn fetch(nonce: &str, path: &[u8]) -> Self {
-        Self::new(nonce, &format!("{MARK}{FETCH}"), &[path])
+    pub fn fetch(nonce: &str, path: &[u8], by: SumKind) -> Self {
+        Self::new(nonce, &format!("{MARK}{}{FETCH}", by.functions()), &[path])
     }
 
     /// Ends the processes of an interrupted command, whose shell had the process id `pid`, and returns at once.
@@ -120,24 +100,24 @@ impl Script {
 
     /// The start mark in `stderr`: `(where it begins, where it ends, the shell's process id)`.
     pub fn find_start(&self, stderr: &[u8]) -> Option<(usize, usize, u32)> {
-        let (from, to, text) = self.find(stderr, b's', 0)?;
+        let (from, to, text) = self.find(stderr, b"s", 0)?;
         Some((from, to, text.parse().ok()?))
     }
 
     /// The end mark in `stream`, searched from byte `from`: `(where it begins, exit status)`.
     pub fn find_end(&self, stream: &[u8], from: usize) -> Option<(usize, i32)> {
-        let (at, _, text) = self.find(stream, b'e', from)?;
+        let (at, _, text) = self.find(stream, b"e", from)?;
         Some((at, text.parse().ok()?))
     }
 
-    /// The first mark of `kind` at or after byte `from`: `(where it begins, where it ends, its text)`.
+    /// The first mark whose text begins with `kind`, at or after byte `from`: `(where it begins, where it ends, its text)`.
     pub fn find<'s>(
         &self,
         stream: &'s [u8],
-        kind: u8,
+        kind: &[u8],
         from: usize,
     ) -> Option<(usize, usize, std::borrow::Cow<'s, str>)> {
-        let opening = [b"\x1e", self.nonce.as_bytes(), b" ", &[kind]].concat();
+        let opening = [b"\x1e", self.nonce.as_bytes(), b" ", kind].concat();
         let at = from + memchr::memmem::find(stream.get(from..)?, &opening)?;
         let text = at + opening.len();
         let end = text + memchr::memchr(0x1e, &stream[text..])?;
@@ -153,20 +133,13 @@ impl Script {
 /// `set --` with every argument, when one of them is not UTF-8: engines hand arguments on as JSON or protobuf text, which loses
 /// other bytes, so those are spelled in octal for the shell's `printf`.
 fn positional(arguments: &[&[u8]]) -> String {
-    if arguments
-        .iter()
-        .all(|argument| std::str::from_utf8(argument).is_ok())
-    {
+    if arguments.iter().all(|argument| std::str::from_utf8(argument).is_ok()) {
         return String::new();
     }
-    let words =
-        arguments
-            .iter()
-            .enumerate()
-            .map(|(index, argument)| match std::str::from_utf8(argument) {
-                Ok(_) => format!(" \"${{{}}}\"", index + 1),
-                Err(_) => format!(" {}", word(argument, "'\n'")),
-            });
+    let words = arguments.iter().enumerate().map(|(index, argument)| match std::str::from_utf8(argument) {
+        Ok(_) => format!(" \"${{{}}}\"", index + 1),
+        Err(_) => format!(" {}", word(argument, "'\n'")),
+    });
     format!("set --{};", words.collect::<String>())
 }
 
@@ -187,11 +160,7 @@ fn word(bytes: &[u8], newline: &str) -> String {
             code += "')\"";
         }
     }
-    if code.is_empty() {
-        "''".to_owned()
-    } else {
-        code
-    }
+    if code.is_empty() { "''".to_owned() } else { code }
 }
 
 /// A temporary file beside the target, verified, then renamed over it; in place where a rename cannot be or would lose something.
@@ -199,11 +168,11 @@ fn word(bytes: &[u8], newline: &str) -> String {
 /// Every `dd` and `cat` leaves the shell's own stdout open: containerd closes an exec's stdin as soon as the command closes
 /// its stdout, and the file would be cut short with exit status 0.
 const PUT: &str = r#"d=$1;t=;w=;o=
+h||{ m unsummed;exit;}
 q(){ [ "$t" ]&&rm -f "$t";m "$1";exit 1;}
 f(){ q "failed: $1";}
 b(){ [ "$t" ]&&f "$1";q "broken: $1";}
-v(){ if k=$(cksum <"$1");then :;elif k=$(wc -c <"$1");then k="$2 "$((k));o=", verified by length only: the container has no cksum";else b "the container has neither cksum nor wc to verify it";fi
-[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (cksum and length are $k, not $2 $3)";}
+v(){ k=$(c "$1");[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (sum and length are $k, not $2 $3)";}
 trap 'q "failed: interrupted"' HUP INT TERM
 if [ -L "$d" ];then d=$(readlink -f "$d"&&echo .)||f "it is a link that cannot be followed";d=${d%??};fi
 if [ -d "$d" ];then f "it is a directory";elif [ -p "$d" ]||[ -S "$d" ];then f "it is a FIFO or a socket";fi
@@ -229,7 +198,7 @@ fi
 if [ "$t" ];then
 n=$t;t=
 e=$( (cat "$n" >"$d") 2>&1)||{ rm -f "$n";b "$e";}
-k=$(cksum <"$d")&&[ "$k" != "$(cksum <"$n")" ]&&{ rm -f "$n";b "what was written reads differently";}
+[ "$(c "$d")" = "$(c "$n")" ]||{ rm -f "$n";b "what was written reads differently";}
 rm -f "$n"
 fi
 if [ "$w" ];then m "in place: $w$o";else m "ok$o";fi"#;
@@ -237,8 +206,8 @@ if [ "$w" ];then m "in place: $w$o";else m "ok$o";fi"#;
 /// The sum is taken first and only that many bytes count, so a log that grows meanwhile is fetched whole as of its start.
 const FETCH: &str = r#"if [ -d "$1" ];then m d;exit;elif [ -e "$1" ]&&[ ! -f "$1" ];then m x;exit;fi
 e=$( (: <"$1") 2>&1)||{ case $e in *ermission*)m "p${e##*: }";;*)m n;;esac;exit;}
-k=$(cksum <"$1")||k="- $(wc -c <"$1")"||k="- -"
-m "k$k"
+h||{ m unsummed;exit;}
+m "k$(c "$1")"
 if command -v dd >/dev/null;then dd if="$1" bs=65536;else cat "$1";fi
 m "e$?""#;
 
@@ -253,11 +222,8 @@ mod tests {
     /// What the host's own /bin/sh makes of a script: the language is tested here, the engines elsewhere.
     fn run(script: &Script, stdin: &[u8]) -> Output {
         use std::os::unix::ffi::OsStrExt;
-        let words: Vec<&std::ffi::OsStr> = script
-            .command
-            .iter()
-            .map(|word| std::ffi::OsStr::from_bytes(word))
-            .collect();
+        let words: Vec<&std::ffi::OsStr> =
+            script.command.iter().map(|word| std::ffi::OsStr::from_bytes(word)).collect();
         let mut child = Command::new(words[0])
             .args(&words[1..])
             .stdin(Stdio::piped())
@@ -275,25 +241,14 @@ mod tests {
         let output = run(script, stdin);
         let (_, after, pid) = script.find_start(&output.stderr).expect("a start mark");
         assert!(pid > 1);
-        let (out_end, rc) = script
-            .find_end(&output.stdout, 0)
-            .expect("an end mark on stdout");
-        let (err_end, same) = script
-            .find_end(&output.stderr, after)
-            .expect("an end mark on stderr");
+        let (out_end, rc) = script.find_end(&output.stdout, 0).expect("an end mark on stdout");
+        let (err_end, same) = script.find_end(&output.stderr, after).expect("an end mark on stderr");
         assert_eq!(rc, same);
-        (
-            rc,
-            output.stdout[..out_end].to_vec(),
-            output.stderr[after..err_end].to_vec(),
-        )
+        (rc, output.stdout[..out_end].to_vec(), output.stderr[after..err_end].to_vec())
     }
 
     fn exec(command: &[u8], stdin: &[u8]) -> (i32, Vec<u8>, Vec<u8>) {
-        command_output(
-            &Script::exec("0123456789abcdef", b"/bin/sh", command, Prelude::default()),
-            stdin,
-        )
+        command_output(&Script::exec("0123456789abcdef", b"/bin/sh", command, Prelude::default()), stdin)
     }
 
     #[test]
@@ -303,10 +258,7 @@ mod tests {
             (7, b"a\0b\r\n".to_vec(), b"x".to_vec())
         );
         assert_eq!(exec(b"cat", b"in\n"), (0, b"in\n".to_vec(), b"".to_vec()));
-        assert_eq!(
-            exec(b"kill -KILL $$", b""),
-            (137, b"".to_vec(), b"".to_vec())
-        );
+        assert_eq!(exec(b"kill -KILL $$", b""), (137, b"".to_vec(), b"".to_vec()));
         assert_eq!(exec(b"echo $0", b"").1, b"/bin/sh\n");
     }
 
@@ -328,48 +280,27 @@ mod tests {
             (b"A".to_vec(), b"it's\ntwo \xc3\xa4 $x\n\n".to_vec()),
             (b"B".to_vec(), b"".to_vec()),
         ]);
-        let prelude = Prelude {
-            env: Some(&env),
-            working_dir: Some(b"/usr"),
-        };
+        let prelude = Prelude { env: Some(&env), working_dir: Some(b"/usr") };
         let script = Script::exec(
             "0123456789abcdef",
             b"/bin/sh",
             b"printf '%s|%s|' \"$A\" \"${B-unset}\"; pwd; cat",
             prelude,
         );
-        assert!(
-            !script
-                .command
-                .iter()
-                .any(|word| memchr::memmem::find(word, b"it's").is_some())
-        );
+        assert!(!script.command.iter().any(|word| memchr::memmem::find(word, b"it's").is_some()));
         let (rc, out, _) = command_output(&script, b"rest");
-        assert_eq!(
-            (rc, String::from_utf8_lossy(&out).as_ref()),
-            (0, "it's\ntwo ä $x\n\n||/usr\nrest")
-        );
+        assert_eq!((rc, String::from_utf8_lossy(&out).as_ref()), (0, "it's\ntwo ä $x\n\n||/usr\nrest"));
     }
 
     #[test]
     fn a_missing_directory_or_shell_is_marked() {
-        let prelude = Prelude {
-            env: None,
-            working_dir: Some(b"/no/such"),
-        };
+        let prelude = Prelude { env: None, working_dir: Some(b"/no/such") };
         let script = Script::exec("0123456789abcdef", b"/bin/sh", b"true", prelude);
-        let (_, _, said) = script
-            .find(&run(&script, b"").stderr, b'd', 0)
-            .map(|(a, b, s)| (a, b, s.into_owned()))
-            .unwrap();
+        let (_, _, said) =
+            script.find(&run(&script, b"").stderr, b"d", 0).map(|(a, b, s)| (a, b, s.into_owned())).unwrap();
         assert!(said.contains("/no/such"), "{said}");
-        let script = Script::exec(
-            "0123456789abcdef",
-            b"/no/shell",
-            b"true",
-            Prelude::default(),
-        );
-        assert!(script.find(&run(&script, b"").stderr, b'n', 0).is_some());
+        let script = Script::exec("0123456789abcdef", b"/no/shell", b"true", Prelude::default());
+        assert!(script.find(&run(&script, b"").stderr, b"n", 0).is_some());
     }
 
     proptest! {

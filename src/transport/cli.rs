@@ -90,16 +90,8 @@ impl<'a> ExecStream<'a> {
     ///
     /// # Panics
     /// When the command line is empty.
-    pub fn spawn(
-        target: &str,
-        engine: &'static str,
-        line: &CommandLine,
-        input: Input,
-    ) -> Result<Self> {
-        let (executable, arguments) = line
-            .argv
-            .split_first()
-            .expect("a command line names its executable");
+    pub fn spawn(target: &str, engine: &'static str, line: &CommandLine, input: Input) -> Result<Self> {
+        let (executable, arguments) = line.argv.split_first().expect("a command line names its executable");
         let stdin = match input {
             Input::Nothing => Stdio::null(),
             Input::File(file) => file.into(),
@@ -124,8 +116,7 @@ impl<'a> ExecStream<'a> {
                     _ => Error::Spawn { target, executable, source },
                 }
             })?;
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut stream = Self {
             target: target.to_owned(),
             pidfd: sys::pidfd(&child),
@@ -145,13 +136,9 @@ impl<'a> ExecStream<'a> {
     }
 
     fn tune(&mut self) -> io::Result<()> {
-        for pipe in [
-            fd(self.stdin.as_ref()),
-            fd(self.stdout.as_ref()),
-            fd(self.stderr.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
+        for pipe in [fd(self.stdin.as_ref()), fd(self.stdout.as_ref()), fd(self.stderr.as_ref())]
+            .into_iter()
+            .flatten()
         {
             sys::tune_pipe(pipe)?;
         }
@@ -179,25 +166,15 @@ impl<'a> ExecStream<'a> {
     }
 
     /// Waits for the next thing to happen, at most until `deadline`.
-    pub fn next(
-        &mut self,
-        deadline: Option<Instant>,
-        interrupt: &mut dyn Interrupt,
-    ) -> Result<Event<'_>> {
+    pub fn next(&mut self, deadline: Option<Instant>, interrupt: &mut dyn Interrupt) -> Result<Event<'_>> {
         loop {
             if self.checked.elapsed() >= TICK {
                 interrupt.check()?;
                 self.checked = Instant::now();
             }
-            if let Some((is_stderr, count)) =
-                self.read_ready().map_err(|source| self.broken(source))?
-            {
+            if let Some((is_stderr, count)) = self.read_ready().map_err(|source| self.broken(source))? {
                 let bytes = &self.buffer[..count];
-                return Ok(if is_stderr {
-                    Event::Stderr(bytes)
-                } else {
-                    Event::Stdout(bytes)
-                });
+                return Ok(if is_stderr { Event::Stderr(bytes) } else { Event::Stdout(bytes) });
             }
             self.write_ready().map_err(|source| self.broken(source))?;
             // Judge the child's end only with empty pipes: what it wrote comes first.
@@ -253,18 +230,11 @@ impl<'a> ExecStream<'a> {
     fn wait(&mut self, mut timeout: Duration) -> io::Result<bool> {
         let mut fds = Vec::with_capacity(4);
         if !self.queue.is_empty() {
-            fds.extend(
-                fd(self.stdin.as_ref())
-                    .map(|stdin| PollFd::from_borrowed_fd(stdin, PollFlags::OUT)),
-            );
+            fds.extend(fd(self.stdin.as_ref()).map(|stdin| PollFd::from_borrowed_fd(stdin, PollFlags::OUT)));
         }
-        for readable in [
-            fd(self.stdout.as_ref()),
-            fd(self.stderr.as_ref()),
-            fd(self.pidfd.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
+        for readable in [fd(self.stdout.as_ref()), fd(self.stderr.as_ref()), fd(self.pidfd.as_ref())]
+            .into_iter()
+            .flatten()
         {
             fds.push(PollFd::from_borrowed_fd(readable, PollFlags::IN));
         }
@@ -282,10 +252,7 @@ impl<'a> ExecStream<'a> {
     }
 
     fn broken(&self, source: io::Error) -> Error {
-        Error::Stream {
-            target: self.target.clone(),
-            source,
-        }
+        Error::Stream { target: self.target.clone(), source }
     }
 }
 
@@ -346,11 +313,7 @@ pub fn ask(
             Event::Stdout(bytes) => stdout.extend_from_slice(bytes),
             Event::Stderr(bytes) => stderr.extend_from_slice(bytes),
             Event::Ended(status) => {
-                return Ok(Some(Answer {
-                    status,
-                    stdout,
-                    stderr,
-                }));
+                return Ok(Some(Answer { status, stdout, stderr }));
             }
             Event::Deadline => return Ok(None),
         }
@@ -366,10 +329,7 @@ mod tests {
     use crate::transport::Uninterrupted;
 
     fn line(argv: &[&str]) -> CommandLine {
-        CommandLine {
-            argv: argv.iter().map(OsString::from).collect(),
-            ..CommandLine::default()
-        }
+        CommandLine { argv: argv.iter().map(OsString::from).collect(), ..CommandLine::default() }
     }
 
     fn run(argv: &[&str], input: Option<&[u8]>) -> (ExitStatus, Vec<u8>, Vec<u8>) {
@@ -399,14 +359,8 @@ mod tests {
 
     #[test]
     fn a_child_that_ignores_its_stdin_is_no_error() {
-        let (status, out, _) = run(
-            &["sh", "-c", "exec <&-; echo done; exit 3"],
-            Some(&vec![0; 1 << 20]),
-        );
-        assert_eq!(
-            (status.code(), out.as_slice()),
-            (Some(3), b"done\n".as_slice())
-        );
+        let (status, out, _) = run(&["sh", "-c", "exec <&-; echo done; exit 3"], Some(&vec![0; 1 << 20]));
+        assert_eq!((status.code(), out.as_slice()), (Some(3), b"done\n".as_slice()));
     }
 
     #[test]
@@ -419,13 +373,9 @@ mod tests {
 
     #[test]
     fn a_missing_executable_is_named() {
-        let error = ExecStream::spawn(
-            "runc container \"x\"",
-            "runc",
-            &line(&["/no/such/runc"]),
-            Input::Nothing,
-        )
-        .unwrap_err();
+        let error =
+            ExecStream::spawn("runc container \"x\"", "runc", &line(&["/no/such/runc"]), Input::Nothing)
+                .unwrap_err();
         assert_eq!(
             error.to_string(),
             "runc container \"x\": the executable \"/no/such/runc\" was not found: install it, or name it in ansible_runc_executable"
@@ -434,13 +384,7 @@ mod tests {
 
     #[test]
     fn a_question_has_a_bound() {
-        let asked = ask(
-            "t",
-            "runc",
-            &line(&["sleep", "10"]),
-            Duration::from_millis(150),
-            &mut Uninterrupted,
-        );
+        let asked = ask("t", "runc", &line(&["sleep", "10"]), Duration::from_millis(150), &mut Uninterrupted);
         assert!(asked.unwrap().is_none());
     }
 
@@ -453,15 +397,7 @@ mod tests {
             }
         }
         let started = Instant::now();
-        let asked = ask(
-            "t",
-            "runc",
-            &line(&["sleep", "10"]),
-            Duration::from_secs(9),
-            &mut Now,
-        );
-        assert!(
-            matches!(asked, Err(Error::Interrupted)) && started.elapsed() < Duration::from_secs(1)
-        );
+        let asked = ask("t", "runc", &line(&["sleep", "10"]), Duration::from_secs(9), &mut Now);
+        assert!(matches!(asked, Err(Error::Interrupted)) && started.elapsed() < Duration::from_secs(1));
     }
 }

@@ -1,0 +1,189 @@
+//! `fetch_file` by one exec, verified in band.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io::{Error as IoError, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::direct::{Happened, Running};
+use super::script::Script;
+use super::sum::{Sum, SumKind};
+use super::{Session, Transferred, stall_limit};
+use crate::error::{Error, Result, local, said, shown};
+use crate::sys;
+use crate::transport::Interrupt;
+use crate::transport::cli::Input;
+
+/// [`Session::fetch_file`].
+pub(super) fn fetch_file(
+    session: &Session,
+    remote: &[u8],
+    path: &Path,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Transferred> {
+    let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
+    let mut destination = Destination::create(path, &nonce)?;
+    let script = Script::fetch(&nonce, remote, session.sums_by);
+    let mut running = Running::spawn(session, script, Input::Nothing)?;
+    let failed =
+        |said: &str| Error::Fetch { target: session.target(), path: shown(remote), said: said.to_owned() };
+    let mut announced: Option<Announced> = None;
+    let mut sum = Sum::new(session.sums_by);
+    loop {
+        let length = announced.as_ref().map(|announced| announced.length).unwrap_or_default();
+        let ended = match running.next(session, Some(Instant::now() + stall_limit(length)), interrupt)? {
+            Happened::Started => continue,
+            Happened::Output => None,
+            Happened::Deadline => {
+                running.kill(session);
+                return Err(session.stalled(remote, length));
+            }
+            Happened::Ended(code) => Some(code),
+        };
+        if announced.is_none()
+            && let Some((_, end, text)) = running.script.find(&running.stdout, b"", 0)
+        {
+            if text == "unsummed" {
+                return Ok(Transferred::Unsummed);
+            }
+            announced = Some(Announced::parse(&text, session, remote)?);
+            running.stdout.drain(..end);
+        }
+        if let Some(Announced { sum: expected, length }) = &announced {
+            // Only as many bytes as were summed count: a log that grows meanwhile is whole as of the start.
+            let wanted = usize::try_from(length - sum.length()).unwrap_or(usize::MAX);
+            let count = wanted.min(running.stdout.len());
+            sum.update(&running.stdout[..count]);
+            destination.write(&running.stdout[..count])?;
+            running.stdout.clear();
+            if sum.length() == *length {
+                if *expected != sum.finish() {
+                    return Err(failed("it changed while it was read; try again"));
+                }
+                destination.keep()?;
+                running.finish(interrupt)?;
+                return Ok(match session.sums_by {
+                    SumKind::Length => Transferred::by_length(remote),
+                    _ => Transferred::Whole(None),
+                });
+            }
+        }
+        if let Some(code) = ended {
+            running.without_mark(session, code, interrupt)?;
+            return Err(failed("it became shorter, or the stream was cut, while it was read"));
+        }
+    }
+}
+
+/// What the container says about the file before its bytes.
+struct Announced {
+    sum: String,
+    length: u64,
+}
+
+impl Announced {
+    /// Parses `k SUM LENGTH`, or the letter that says why the container will not read the file.
+    fn parse(text: &str, session: &Session, remote: &[u8]) -> Result<Self> {
+        let (target, path) = (session.target(), shown(remote));
+        let refused = |said: String| Error::Fetch { target: target.clone(), path: path.clone(), said };
+        let mut words = text.get(1..).unwrap_or_default().split_whitespace();
+        match text.as_bytes().first() {
+            Some(b'k') => {
+                let sum = words.next().map(str::to_owned);
+                let length = words.next().and_then(|word| word.parse().ok());
+                let (Some(sum), Some(length)) = (sum, length) else {
+                    return Err(refused(format!("the container cannot sum it ({})", said(text.as_bytes()))));
+                };
+                Ok(Self { sum, length })
+            }
+            Some(b'd') => Err(refused("it is a directory".to_owned())),
+            Some(b'x') => Err(refused("it is not a regular file".to_owned())),
+            Some(b'n') => Err(Error::RemoteMissing { target, path }),
+            _ => Err(refused(said(text.get(1..).unwrap_or_default().as_bytes()))),
+        }
+    }
+}
+
+/// The local file: a temporary name beside it, renamed when whole. Dropped before that, the temporary file goes and an
+/// older file stays as it was.
+struct Destination {
+    path: PathBuf,
+    temporary: Option<PathBuf>,
+    file: File,
+}
+
+impl Destination {
+    fn create(path: &Path, nonce: &str) -> Result<Self> {
+        // As `open` for writing would: a link is followed, something that is not a regular file is written as it is.
+        let path = if path.is_symlink() {
+            path.canonicalize().unwrap_or_else(|_| path.to_owned())
+        } else {
+            path.to_owned()
+        };
+        let existing = path.metadata().ok();
+        if let Some(kind) = existing.as_ref().map(Metadata::file_type) {
+            if kind.is_dir() {
+                let source = IoError::from(ErrorKind::IsADirectory);
+                return Err(Error::Local { path, source });
+            }
+            if kind.is_char_device() || kind.is_block_device() {
+                let file = local(&path, File::options().write(true).open(&path))?;
+                return Ok(Self { path, temporary: None, file });
+            }
+        }
+        let temporary = path.with_file_name(format!(".gangway-{nonce}"));
+        let file = local(&path, sys::create_new(&temporary, 0o666))?;
+        if let Some(existing) = existing {
+            local(
+                &path,
+                file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o7777)),
+            )?;
+        }
+        Ok(Self { path, temporary: Some(temporary), file })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        local(&self.path, self.file.write_all(bytes))
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        if let Some(temporary) = &self.temporary {
+            local(&self.path, std::fs::rename(temporary, &self.path))?;
+            self.temporary = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_that_is_not_kept_leaves_the_old_file() {
+        let dir = std::env::temp_dir().join(format!("gangway-test-{}", sys::nonce().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("f");
+        std::fs::write(&path, "old").unwrap();
+        let mut dropped = Destination::create(&path, "n").unwrap();
+        dropped.write(b"new").unwrap();
+        drop(dropped);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        let mut kept = Destination::create(&path, "n").unwrap();
+        kept.write(b"new").unwrap();
+        kept.keep().unwrap();
+        drop(kept);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
