@@ -16,7 +16,7 @@ from support.ansible import Ansible, Result
 Env = dict[str, str]
 
 ENGINES = ["runc", "docker", "kubernetes"]
-CONTAINERS = ["web", "db", "worker"]
+CONTAINERS = ["gangway-web", "gangway-db", "gangway-worker"]
 # What a user reads at the end, without the engine's name: {container: (ok, changed)}.
 FIRST_RUN = {"web": (25, 15), "db": (6, 3), "worker": (4, 2)}
 SECOND_RUN = {name: (ok, 0) for name, (ok, _) in FIRST_RUN.items()}
