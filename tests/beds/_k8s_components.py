@@ -16,6 +16,9 @@ from _k8s_objects import NODE
 ETCD_PORT, ETCD_PEER_PORT, API_PORT, KUBELET_PORT = PORTS = (26379, 26380, 26443, 26250)
 SERVER = f"https://127.0.0.1:{API_PORT}"
 NAMES = ("etcd", "kube-apiserver", "containerd", "kubelet")
+# The kubelet puts its device plugin socket there, whatever its --root-dir is
+# (k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/constants.go).
+KUBELET_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 
 
 def daemon(state: Path, name: str) -> _bed.Daemon:
@@ -28,8 +31,13 @@ def containerd_socket(state: Path) -> Path:
     return state / "containerd.sock"
 
 
-def require_ports() -> None:
-    """Refuse to start while somebody else listens on one of the bed's ports."""
+def require_alone() -> None:
+    """Refuse to start while somebody else listens where the bed is going to."""
+    if kubelet_answers():
+        raise _bed.BedError(
+            f"another kubelet listens on {KUBELET_SOCKET}, and two cannot share a machine; "
+            "stop it or use another machine"
+        )
     for port in PORTS:
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,6 +48,12 @@ def require_ports() -> None:
                     f"127.0.0.1:{port} is in use by a process that this bed did not start; "
                     f"end that process (`ss -ltnp sport = :{port}` names it)"
                 ) from None
+
+
+def kubelet_answers() -> bool:
+    """Tell whether a living process listens on KUBELET_SOCKET."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(KUBELET_SOCKET)) == 0
 
 
 def start_etcd(state: Path) -> None:
@@ -96,7 +110,7 @@ def start_apiserver(state: Path, programs: Path) -> None:
 def start_containerd(state: Path) -> None:
     """Start a containerd that keeps everything below `state`."""
     cri = "io.containerd.grpc.v1.cri"
-    tables = {
+    tables: dict[str, dict[str, object]] = {
         "": {
             "version": 2,
             "root": state / "containerd",

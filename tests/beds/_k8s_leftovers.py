@@ -118,7 +118,7 @@ def remove_cgroups(state: Path) -> None:
 
 
 def remove_outside_files(state: Path) -> None:
-    """Remove the shims' sockets and the kubelet's links to logs: their place cannot be chosen."""
+    """Remove the shims' and the kubelet's socket and the links to logs, whose place is fixed."""
     for file in state.glob("run/io.containerd.runtime.v2.task/k8s.io/*/address"):
         address = file.read_text().strip()
         if address.startswith("unix:///run/containerd/s/"):
@@ -128,3 +128,8 @@ def remove_outside_files(state: Path) -> None:
         for link in logs.iterdir():
             if link.is_symlink() and os.readlink(link).startswith(f"{state}/"):
                 link.unlink()
+    if not _k8s_components.kubelet_answers():
+        _k8s_components.KUBELET_SOCKET.unlink(missing_ok=True)
+        for directory in list(_k8s_components.KUBELET_SOCKET.parents)[:2]:
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                directory.rmdir()

@@ -29,7 +29,7 @@ def pod(
 
     With `command` it runs that once, without it what the images say, forever.
     """
-    containers = [
+    containers: list[Object] = [
         {"name": key, "image": _images.tag(image), "imagePullPolicy": "Never"}
         for key, image in images.items()
     ]
@@ -100,7 +100,7 @@ def trouble(pod: Object) -> str:
 
 
 def _deployment(name: str, image: str) -> Object:
-    """A Deployment that no controller acts upon; see the pod `web-1`."""
+    """Return a Deployment; no controller acts upon it, its pod is `web-1`."""
     template = pod(name, {"main": image})
     return {
         "apiVersion": "apps/v1",
@@ -115,7 +115,7 @@ def _deployment(name: str, image: str) -> Object:
 
 
 def _role(name: str, exec_verbs: list[str], users: list[str]) -> list[Object]:
-    """May look at pods and use `exec_verbs` on pods/exec in the namespace default.
+    """Let `users` look at pods and use `exec_verbs` on pods/exec in the namespace default.
 
     A WebSocket exec asks for `get` (1.35 and later for `create` too), the older SPDY one for
     `create`: with `create` alone kubectl has to fall back.

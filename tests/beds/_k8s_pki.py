@@ -12,8 +12,9 @@ import _bed
 
 DAYS = "3650"
 
-# User name -> organizations (Kubernetes reads them as groups). Roles: see _k8s_objects.py.
-CLIENTS = {
+# Who has a client certificate, and its organizations, which Kubernetes takes for groups. What
+# exec, create-only and the token's user may do is in _k8s_objects.py; `nobody` has no rights.
+CLIENTS: dict[str, tuple[str, ...]] = {
     "admin": ("system:masters",),
     "system:node:node1": ("system:nodes",),
     "exec": (),
@@ -24,7 +25,7 @@ TOKEN_USER = "token"
 
 
 def create(pki: Path) -> None:
-    """Write ca, apiserver, kubelet, service-account and one client pair per user into `pki`."""
+    """Write all keys, certificates and tokens into the new directory `pki`."""
     pki.mkdir(mode=0o700)
     _self_signed(pki, "ca", "gangway test bed")
     _signed(pki, "apiserver", "kube-apiserver", (), usage="serverAuth")
@@ -32,19 +33,19 @@ def create(pki: Path) -> None:
     _signed(pki, "etcd", "etcd", (), usage="serverAuth,clientAuth")
     for user, groups in CLIENTS.items():
         _signed(pki, file_name(user), user, groups, usage="clientAuth")
-    private, public = pki / "service-account.key", pki / "service-account.pub"
-    _openssl("genpkey", *_KEY, "-out", private)
-    _openssl("pkey", "-in", private, "-pubout", "-out", public)
+    _new_key(pki, "service-account")
+    _openssl(pki, "pkey", "-in", "service-account.key", "-pubout", "-out", "service-account.pub")
     (pki / "token").write_text(secrets.token_hex(20) + "\n")
     (pki / "tokens.csv").write_text(f"{token(pki)},{TOKEN_USER},{TOKEN_USER}\n")
 
 
 def token(pki: Path) -> str:
+    """Return the static token of the user TOKEN_USER."""
     return (pki / "token").read_text().strip()
 
 
 def file_name(user: str) -> str:
-    """`system:node:node1` -> `node1`: the stem of a user's .pem and .key."""
+    """Return the stem of a user's .pem, .key and .kubeconfig: `node1` for `system:node:node1`."""
     return user.rpartition(":")[2]
 
 
@@ -74,7 +75,14 @@ def write_kubeconfigs(state: Path, server: str) -> None:
     )
 
 
-def _write_kubeconfig(path, pki, server, user, credentials, contexts) -> None:
+def _write_kubeconfig(
+    path: Path,
+    pki: Path,
+    server: str,
+    user: str,
+    credentials: dict[str, str],
+    contexts: dict[str, str],
+) -> None:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -106,8 +114,6 @@ def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-_KEY = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-
 # An own configuration per certificate: the machine's openssl.cnf must not add anything.
 # The key identifiers are what Python 3.13's strict verification asks for.
 _CONFIG = """\
@@ -131,30 +137,33 @@ subjectAltName = DNS:localhost,IP:127.0.0.1
 """
 
 
-def _config(pki: Path, stem: str, name: str, groups, usage: str) -> Path:
-    path = pki / f"{stem}.cnf"
-    organizations = "\n".join(f"{i}.O = {group}" for i, group in enumerate(groups))
-    path.write_text(_CONFIG.format(organizations=organizations, name=name, usage=usage))
-    return path
-
-
 def _self_signed(pki: Path, stem: str, name: str) -> None:
-    key = pki / f"{stem}.key"
-    _openssl("genpkey", *_KEY, "-out", key)
-    config = _config(pki, stem, name, (), "serverAuth")
-    _openssl("req", "-x509", "-new", "-key", key, "-config", config, "-extensions", "ca",
-             "-days", DAYS, "-out", pki / f"{stem}.pem")  # fmt: skip
+    _write_config(pki, stem, name, (), "serverAuth")
+    _new_key(pki, stem)
+    argv = ["req", "-x509", "-new", "-key", f"{stem}.key", "-config", f"{stem}.cnf"]
+    _openssl(pki, *argv, "-extensions", "ca", "-days", DAYS, "-out", f"{stem}.pem")
 
 
-def _signed(pki: Path, stem: str, name: str, groups, usage: str) -> None:
-    key, request = pki / f"{stem}.key", pki / f"{stem}.csr"
-    _openssl("genpkey", *_KEY, "-out", key)
-    config = _config(pki, stem, name, groups, usage)
-    _openssl("req", "-new", "-key", key, "-config", config, "-out", request)
-    _openssl("x509", "-req", "-in", request, "-CA", pki / "ca.pem", "-CAkey", pki / "ca.key",
-             "-CAcreateserial", "-extfile", config, "-extensions", "leaf",
-             "-days", DAYS, "-out", pki / f"{stem}.pem")  # fmt: skip
+def _signed(pki: Path, stem: str, name: str, groups: tuple[str, ...], usage: str) -> None:
+    _write_config(pki, stem, name, groups, usage)
+    _new_key(pki, stem)
+    argv = ["req", "-new", "-key", f"{stem}.key", "-config", f"{stem}.cnf"]
+    _openssl(pki, *argv, "-out", f"{stem}.csr")
+    argv = ["x509", "-req", "-in", f"{stem}.csr", "-extfile", f"{stem}.cnf", "-extensions", "leaf"]
+    argv += ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
+    _openssl(pki, *argv, "-days", DAYS, "-out", f"{stem}.pem")
 
 
-def _openssl(*arguments: str | Path) -> None:
-    _bed.run(["openssl", *arguments])
+def _write_config(pki: Path, stem: str, name: str, groups: tuple[str, ...], usage: str) -> None:
+    organizations = "\n".join(f"{i}.O = {group}" for i, group in enumerate(groups))
+    text = _CONFIG.format(organizations=organizations, name=name, usage=usage)
+    (pki / f"{stem}.cnf").write_text(text)
+
+
+def _new_key(pki: Path, stem: str) -> None:
+    argv = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    _openssl(pki, *argv, "-out", f"{stem}.key")
+
+
+def _openssl(pki: Path, *arguments: str) -> None:
+    _bed.run(["openssl", *arguments], cwd=pki)
