@@ -5,7 +5,6 @@ all else is here. It is not in the collection's `plugin_utils` because every tas
 in which Ansible compiles those files again (its loader keeps no bytecode): 6 ms for this one.
 """
 
-# SPDX-License-Identifier: GPL-3.0-or-later
 # mypy: disable-error-code="import-untyped,import-not-found"
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     # What a plugin file says of its engine.
 
     def container_name(self) -> str:
-        """Name the container as log lines do."""
+        """Name the container as the engine does; log lines do the same."""
         return self.text_option("remote_addr")
 
     def target(self) -> str:
@@ -103,7 +102,8 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         # ansible_shell_executable; as a command line it may bring arguments.
         shell = (self._play_context.executable or "").split() or ["/bin/sh"]
         return {
-            "executable": self.path_option(f"{self.transport}_executable"),
+            "executable": self.path_option(f"{self.transport}_executable")
+            or _bytes(self.transport),
             "extra_args": self.bytes_option(f"{self.transport}_extra_args") or b"",
             "env": self.env_option("extra_env"),
             "working_dir": self.bytes_option("working_dir"),
@@ -127,7 +127,8 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     ) -> tuple[int, bytes, bytes]:
         """Run a command line in the container; return its exit status, stdout and stderr."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-        self._vvv(f"EXEC {_text(cmd)}")
+        cmd = _text(cmd)
+        self._vvv(f"EXEC {cmd}")
         become = None
         if sudoable and self.become and self.become.expect_prompt():
             become = BecomePrompt(self.become, self._play_context)
@@ -169,6 +170,10 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         if self._connected and self._session is not None:
             return self._session
         self._check_version()
+        if not self.container_name():
+            raise AnsibleError(
+                f"the {self.transport} connection has no container to enter: set ansible_host"
+            )
         arguments = {**self._shared_arguments(), **self.engine_arguments()}
         if self._session is None or arguments != self._session_arguments:
             self.close()
@@ -253,13 +258,11 @@ def _call(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 def _text(value: Any) -> str:
-    text: str = to_text(value, errors="surrogate_or_replace")
-    return text
+    return str(to_text(value, errors="surrogate_or_replace"))
 
 
 def _bytes(value: Any) -> bytes:
-    data: bytes = to_bytes(value, errors="surrogate_or_strict")
-    return data
+    return bytes(to_bytes(value, errors="surrogate_or_strict"))
 
 
 def _local_path(path: str) -> bytes:

@@ -96,6 +96,7 @@ options:
     type: integer
     default: 10
     vars:
+      - name: ansible_timeout
       - name: ansible_docker_timeout
     env:
       - name: ANSIBLE_TIMEOUT
@@ -169,9 +170,9 @@ try:
     from ansible_gangway.connection import ContainerConnection
 except ImportError as exc:
     raise AnsibleError(
-        f"the connection plugin {__file__} cannot import ansible_gangway ({exc}): run "
-        f"'{sys.executable} -m pip install ansible-gangway', or 'gangway unlink' where it was "
-        "installed if the plugin is a link that should not be"
+        f"the connection plugin {__file__} needs ansible-gangway where Ansible runs: run "
+        f"'{sys.executable} -m pip install ansible-gangway' (or 'gangway unlink' where it is "
+        f"installed, if the plugin is a link that should not be there): {exc}"
     ) from exc
 
 

@@ -187,6 +187,7 @@ options:
     type: integer
     default: 30
     vars:
+      - name: ansible_timeout
       - name: ansible_kubectl_timeout
     env:
       - name: ANSIBLE_TIMEOUT
@@ -263,16 +264,16 @@ import json
 import sys
 
 from ansible.errors import AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
 from ansible.utils.display import Display
 
 try:
     from ansible_gangway.connection import ContainerConnection
 except ImportError as exc:
     raise AnsibleError(
-        f"the connection plugin {__file__} cannot import ansible_gangway ({exc}): run "
-        f"'{sys.executable} -m pip install ansible-gangway', or 'gangway unlink' where it was "
-        "installed if the plugin is a link that should not be"
+        f"the connection plugin {__file__} needs ansible-gangway where Ansible runs: run "
+        f"'{sys.executable} -m pip install ansible-gangway' (or 'gangway unlink' where it is "
+        f"installed, if the plugin is a link that should not be there): {exc}"
     ) from exc
 
 display = Display()
@@ -313,7 +314,7 @@ class Connection(ContainerConnection):
         config = self.get_option("kubectl_kubeconfig")
         content = json.dumps(config, default=str).encode() if isinstance(config, dict) else None
         return {
-            "pod": self.container_name().encode(errors="surrogateescape"),
+            "pod": self.bytes_option("kubectl_pod") or self.bytes_option("remote_addr"),
             "container": self.bytes_option("kubectl_container"),
             "namespace": self.bytes_option("kubectl_namespace"),
             "kubeconfig": None if content else self.path_option("kubectl_kubeconfig"),
@@ -331,13 +332,12 @@ class Connection(ContainerConnection):
         }
 
     def _validate_certs(self) -> bool | None:
-        value = self.text_option("validate_certs")
+        value = self.text_option("validate_certs").strip().lower()
         if not value:
             return None
-        try:
-            return bool(boolean(value))
-        except TypeError as exc:
-            # Not to be guessed: "no" would be the unsafe answer.
+        if value not in BOOLEANS_TRUE | BOOLEANS_FALSE:
+            # Not to be guessed: false would be the unsafe answer.
             raise AnsibleError(
                 f"{self.target()}: validate_certs is {value!r}: it must be true or false"
-            ) from exc
+            )
+        return value in BOOLEANS_TRUE
