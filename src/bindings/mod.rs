@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::session::become_prompt::BecomePlugin;
 use crate::session::{self, CommandResult};
 use crate::transport::Interrupt;
-use exceptions::{ConnectionFailed, FileMissing, PyError, to_python};
+use exceptions::{ConnectionFailed, FileMissing, to_python};
 
 type Bytes = Vec<u8>;
 
@@ -100,7 +100,7 @@ fn path(bytes: &[u8]) -> &Path {
 impl Session {
     fn new(engine: Engine, shell: Bytes, timeout: f64) -> PyResult<Self> {
         let timeout = Duration::try_from_secs_f64(timeout)
-            .map_err(|error| PyError::new_err(format!("timeout {timeout}: {error}")))?;
+            .map_err(|error| exceptions::Error::new_err(format!("timeout {timeout}: {error}")))?;
         Ok(Self(Mutex::new(session::Session::new(engine, shell, timeout))))
     }
 
@@ -280,7 +280,7 @@ fn default_kubeconfig() -> Option<OsString> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add("Error", py.get_type::<PyError>())?;
+    module.add("Error", py.get_type::<exceptions::Error>())?;
     module.add("ConnectionFailed", py.get_type::<ConnectionFailed>())?;
     module.add("FileMissing", py.get_type::<FileMissing>())?;
     module.add_class::<Session>()?;
