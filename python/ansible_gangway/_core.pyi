@@ -10,7 +10,18 @@ The text of every exception is one sentence for the user: what failed, for which
 and what to do about it where that is known. It never holds a secret.
 """
 
-from typing import Protocol, final
+from typing import Protocol, final, type_check_only
+
+__all__ = [
+    "ConnectionFailed",
+    "Error",
+    "FileMissing",
+    "Session",
+    "__version__",
+    "docker",
+    "kubectl",
+    "runc",
+]
 
 __version__: str
 
@@ -23,11 +34,12 @@ class ConnectionFailed(Error):
 class FileMissing(Error):
     """The source of a copy does not exist: local in `put_file`, remote in `fetch_file`."""
 
+@type_check_only
 class BecomePrompt(Protocol):
     """How a become plugin asks for its password, and how it judges the answer.
 
-    Called with the GIL held, only while a prompt is awaited, each time with all that the command
-    has printed since then on one of its two streams.
+    Called with the GIL held, only while a prompt is awaited, each time with what one of the
+    command's two streams has brought so far (since the password, once that was sent).
     """
 
     password: bytes | None
