@@ -43,7 +43,10 @@ def state_dir(name: str) -> Path:
 
 def state_root() -> Path:
     """Return the directory that holds the states of all beds; creates it, for its owner only."""
-    return private_dir(Path(os.environ.get("GANGWAY_BEDS") or "/var/tmp/gangway-beds"))
+    root = private_dir(Path(os.environ.get("GANGWAY_BEDS") or "/var/tmp/gangway-beds"))
+    if len(os.fsencode(root)) > 50:  # a socket's whole path has at most 107 bytes
+        raise BedError(f"{root} is too long for the sockets below it; set GANGWAY_BEDS to another")
+    return root
 
 
 def cache_dir(name: str = "") -> Path:

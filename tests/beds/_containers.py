@@ -67,7 +67,11 @@ def remove(engine: Engine, *names: str) -> None:
         if known.get(name) == "paused":
             engine("unpause", name)
         if name in known:
-            engine("rm", "--force", "--volumes", name)
+            # Podman fails, once, on a container whose monitor was killed.
+            again = known[name] == "gone"
+            engine("rm", "--force", "--volumes", name, check=not again)
+            if again and name in states(engine):
+                engine("rm", "--force", "--volumes", name)
 
 
 def add_commands(
