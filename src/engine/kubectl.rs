@@ -241,6 +241,14 @@ impl Kubectl {
             .map(str::to_owned)
     }
 
+    /// The command's own stderr: kubectl adds a line for a status other than 0.
+    pub fn without_own_words(stderr: &mut Vec<u8>, rc: i32) {
+        let added = format!("command terminated with exit code {rc}\n");
+        if stderr.ends_with(added.as_bytes()) {
+            stderr.truncate(stderr.len() - added.len());
+        }
+    }
+
     pub(super) fn refusal(&self, refusal: &Refusal<'_>) -> Error {
         let target = self.target();
         let text = shown(refusal.stderr);
@@ -272,9 +280,11 @@ impl Kubectl {
             || has("no such host")
             || has("i/o timeout")
             || has("TLS handshake")
+            || text.trim_end().ends_with(": EOF")
         {
             Error::EngineUnreachable { target, said }
         } else if has("context \"")
+            || has("Error in configuration")
             || has("kubeconfig")
             || has("error loading config")
             || has("invalid configuration")
@@ -440,6 +450,11 @@ mod tests {
                 "cannot be reached",
             ),
             ("error: context \"nope\" does not exist", "configured wrongly"),
+            (
+                "Error in configuration: context was not found for specified context: nope",
+                "configured wrongly",
+            ),
+            ("error: EOF", "cannot be reached"),
             ("error: error loading config file \"/x\": yaml: line 1", "configured wrongly"),
             (
                 "Defaulted container \"main\" out of: main, two\nerror: Internal error occurred: exec: \"/bin/sh\": stat /bin/sh: no such file",

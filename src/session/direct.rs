@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::become_prompt::{BecomePlugin, BecomePrompt, Step};
 use super::script::Script;
 use super::{CommandResult, Session, resolve};
-use crate::engine::{Engine, Refusal};
+use crate::engine::{Engine, Kubectl, Refusal, Runc};
 use crate::error::{Error, Result, said, shown};
 use crate::sys;
 use crate::transport::Interrupt;
@@ -113,9 +113,7 @@ impl Running<'_> {
         match resolve::state(&session.engine, session.timeout, interrupt) {
             Err(Error::Interrupted) => Err(Error::Interrupted),
             Ok(Some(state)) if state == "running" => match code {
-                Some(rc) if rc != 0 && rc != 137 && crate::engine::Runc::logged_error(&log).is_none() => {
-                    Ok(rc)
-                }
+                Some(rc) if rc != 0 && rc != 137 && Runc::logged_error(&log).is_none() => Ok(rc),
                 _ => Err(lost(format!("the client ended with {}: {}", shown_code(code), said(&self.stderr)))),
             },
             Ok(Some(state)) => Err(lost(format!("the container is now {state}"))),
@@ -224,6 +222,9 @@ pub(super) fn exec_command(
             }
             Happened::Ended(code) => {
                 let rc = running.without_mark(session, code, interrupt)?;
+                if matches!(session.engine, Engine::Kubectl(_)) {
+                    Kubectl::without_own_words(&mut running.stderr, rc);
+                }
                 return Ok(CommandResult { rc, stdout: running.stdout, stderr: running.stderr });
             }
         }

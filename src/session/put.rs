@@ -53,7 +53,7 @@ pub(super) fn put_file(
         if let Some((_, _, text)) = running.script.find(&running.stdout, b"", 0) {
             let text = text.into_owned();
             running.finish(interrupt)?;
-            let note = || format!("{}: {}", shown(remote), text.trim_start_matches("ok, "));
+            let note = || format!("{}: written {text}", shown(remote));
             return match text.as_str() {
                 "unsummed" => Ok(Transferred::Unsummed),
                 "ok" if session.sums_by == SumKind::Length => Ok(Transferred::by_length(remote)),
