@@ -1,0 +1,166 @@
+"""The engines as tests see them: sessions on their containers, and the engine's own CLI beside gangway."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ansible_gangway import _core
+from support import beds
+
+# What a session is opened with where a test says nothing else.
+SHARED: dict[str, Any] = {
+    "extra_args": b"",
+    "env": {},
+    "working_dir": None,
+    "timeout": 30.0,
+    "shell": b"/bin/sh",
+}
+RUNC: dict[str, Any] = {"executable": b"runc", "root": None, "user": None}
+DOCKER: dict[str, Any] = {"executable": b"docker", "user": None, "privileged": False}
+KUBECTL: dict[str, Any] = dict.fromkeys(
+    (
+        "container",
+        "namespace",
+        "kubeconfig",
+        "kubeconfig_content",
+        "context",
+        "server",
+        "username",
+        "password",
+        "token",
+        "client_cert",
+        "client_key",
+        "ca_cert",
+        "validate_certs",
+    )
+) | {"local_env": {}}
+
+
+class Target:
+    """The containers of one engine's bed: `target` (Debian), `busybox` and `noshell`."""
+
+    # The name of the connection plugin, and of _core's function.
+    engine = ""
+    bed = ""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = env
+
+    def session(self, container: str = "target", **options: Any) -> _core.Session:
+        """Open a session on a container of the bed; `options` are _core's."""
+        raise NotImplementedError
+
+    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
+        """Return the engine's own command line for an exec, without gangway."""
+        raise NotImplementedError
+
+    def variables(self, container: str) -> dict[str, Any]:
+        """Return the inventory variables that lead Ansible to a container of the bed."""
+        raise NotImplementedError
+
+    def run(self, container: str, script: str, stdin: bytes | None = None) -> bytes:
+        """Run a shell script through the engine's own CLI and return its stdout: the other witness."""
+        argv = self.command(container, "/bin/sh", "-c", script, stdin=stdin is not None)
+        done = subprocess.run(
+            argv,
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            timeout=60,
+            env=beds.environment(self.env),
+        )
+        assert done.returncode == 0, (argv, done)
+        return done.stdout
+
+    @contextmanager
+    def container(self, name: str, image: str = "base", state: str = "running") -> Iterator[str]:
+        """Make one more container for as long as the block runs."""
+        verb, remove, flag = self._verbs
+        arguments = [name, flag, image] + ([] if state == "running" else ["--state", state])
+        beds.call(self.bed, remove, name)
+        beds.call(self.bed, verb, *arguments)
+        try:
+            yield name
+        finally:
+            beds.call(self.bed, remove, name)
+
+    _verbs = ("run", "rm", "--image")
+
+
+class Runc(Target):
+    """runc, below the bed's own root."""
+
+    engine = bed = "runc"
+    _verbs = ("create", "delete", "--rootfs")
+
+    def session(self, container: str = "target", **options: Any) -> _core.Session:
+        """Open a session on a container of the bed."""
+        root = {"root": os.fsencode(self.env["GANGWAY_RUNC_ROOT"])}
+        return _core.runc(container=container.encode(), **{**SHARED, **RUNC, **root, **options})
+
+    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
+        """Return a `runc exec` command line."""
+        return ["runc", "--root", self.env["GANGWAY_RUNC_ROOT"], "exec", container, *argv]
+
+    def variables(self, container: str) -> dict[str, Any]:
+        """Return the inventory variables of a container."""
+        return {
+            "ansible_connection": "gangway.exec.runc",
+            "ansible_host": container,
+            "ansible_runc_root": self.env["GANGWAY_RUNC_ROOT"],
+        }
+
+
+class Docker(Target):
+    """Docker, through the bed's socket."""
+
+    engine = bed = "docker"
+
+    def __init__(self, env: dict[str, str]) -> None:
+        super().__init__(env)
+        self._host = f"-H {env['DOCKER_HOST']}".encode()
+
+    def session(self, container: str = "target", **options: Any) -> _core.Session:
+        """Open a session on a container of the bed."""
+        here = {"extra_args": self._host}
+        return _core.docker(container=container.encode(), **{**SHARED, **DOCKER, **here, **options})
+
+    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
+        """Return a `docker exec` command line."""
+        attach = ["-i"] if stdin else []
+        return ["docker", "-H", self.env["DOCKER_HOST"], "exec", *attach, container, *argv]
+
+    def variables(self, container: str) -> dict[str, Any]:
+        """Return the inventory variables of a container."""
+        return {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
+
+
+class Kubectl(Target):
+    """Pods of the bed's cluster, as its administrator."""
+
+    engine, bed = "kubectl", "kubernetes"
+    _verbs = ("pod", "delete", "--image")
+
+    def session(self, container: str = "target", **options: Any) -> _core.Session:
+        """Open a session on a pod of the bed."""
+        here = {
+            "executable": os.fsencode(self.env["GANGWAY_KUBECTL"]),
+            "kubeconfig": os.fsencode(self.env["KUBECONFIG"]),
+        }
+        return _core.kubectl(pod=container.encode(), **{**SHARED, **KUBECTL, **here, **options})
+
+    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
+        """Return a `kubectl exec` command line."""
+        attach = ["-i"] if stdin else []
+        kubectl = [self.env["GANGWAY_KUBECTL"], "--kubeconfig", self.env["KUBECONFIG"]]
+        return [*kubectl, "exec", *attach, container, "--", *argv]
+
+    def variables(self, container: str) -> dict[str, Any]:
+        """Return the inventory variables of a pod."""
+        return {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
+
+
+ENGINES: dict[str, type[Target]] = {"runc": Runc, "docker": Docker, "kubectl": Kubectl}
