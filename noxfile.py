@@ -25,6 +25,8 @@ SOAK = os.environ.get("GANGWAY_SOAK") == "1"
 REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
 
 nox.needs_version = ">=2025.5"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", "2.19", NEWEST])]
 
@@ -32,7 +34,7 @@ nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", 
 def find_python(version: str) -> str | None:
     """Return the path of Python `version`, or None; nox would take a pyenv shim that cannot run."""
     found = subprocess.run(["scripts/find-python", version], stdout=subprocess.PIPE, text=True)
-    return found.stdout or None
+    return found.stdout.strip() or None
 
 
 def the_wheel(session: nox.Session) -> Path:
