@@ -312,12 +312,13 @@ class Connection(ContainerConnection):
     def engine_arguments(self) -> dict[str, object]:
         """Return the arguments of _core.kubectl beyond the shared."""
         config = self.get_option("kubectl_kubeconfig")
-        content = json.dumps(config, default=str).encode() if isinstance(config, dict) else None
+        inline = isinstance(config, dict)
+        content = json.dumps(config, default=str).encode() if inline and config else None
         return {
             "pod": self.bytes_option("kubectl_pod") or self.bytes_option("remote_addr"),
             "container": self.bytes_option("kubectl_container"),
             "namespace": self.bytes_option("kubectl_namespace"),
-            "kubeconfig": None if content else self.path_option("kubectl_kubeconfig"),
+            "kubeconfig": None if inline else self.path_option("kubectl_kubeconfig"),
             "kubeconfig_content": content,
             "context": self.bytes_option("kubectl_context"),
             "server": self.bytes_option("kubectl_host"),
