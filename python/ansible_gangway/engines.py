@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from ansible_gangway.probe import Finding, run, without_secrets
@@ -36,7 +35,8 @@ def runc() -> Finding:
     version = run([client, "--version"])
     if not version.ok:
         return Finding("runc", "problem", f"{client}: {version.reason}")
-    text = f"{version.stdout.splitlines()[0].removeprefix('runc version ')} ({client})"
+    number = version.stdout.partition("\n")[0].removeprefix("runc version ")
+    text = f"{number or 'of unknown version'} ({client})"
     root = os.environ.get("ANSIBLE_RUNC_ROOT") or _runc_default_root()
     text += f", root {root}"
     if not os.path.isdir(root):
@@ -50,7 +50,7 @@ def runc() -> Finding:
             "Run Ansible as the user who started the containers, for most root, or name the "
             "directory of their state with ansible_runc_root.",
         )
-    states = Counter(container["status"] for container in json.loads(listing.stdout) or [])
+    states = Counter(container.get("status") for container in _json(listing.stdout) or [])
     containers = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     return Finding("runc", "ok", f"{text}: {containers or 'no containers'}")
 
@@ -61,7 +61,7 @@ def docker() -> Finding:
     if isinstance(client, Finding):
         return client
     answer = run([client, "version", "--format", "{{json .}}"])
-    versions = _json_object(answer.stdout)
+    versions = _json(answer.stdout)
     text = f"{_version(versions, 'Client')} ({client})"
     context = run(
         [client, "context", "inspect", "--format", "{{.Name}} at {{.Endpoints.docker.Host}}"]
@@ -87,7 +87,7 @@ def kubectl() -> Finding:
     if isinstance(client, Finding):
         return client
     version = run([client, "version", "--client", "--output", "json"])
-    text = f"{_version(_json_object(version.stdout), 'clientVersion', 'gitVersion')} ({client})"
+    text = f"{_version(_json(version.stdout), 'clientVersion', 'gitVersion')} ({client})"
     flags = [f"{KUBECTL_FLAGS[n]}={v}" for n, v in os.environ.items() if n in KUBECTL_FLAGS and v]
     context = run([client, *flags, "config", "current-context"])
     if context.ok:
@@ -104,7 +104,7 @@ def kubectl() -> Finding:
             "Check the context and the server in the kubeconfig (KUBECONFIG, or "
             "ansible_kubectl_kubeconfig and ansible_kubectl_context).",
         )
-    text += f": server {_version(_json_object(server.stdout), 'serverVersion', 'gitVersion')}"
+    text += f": server {_version(_json(server.stdout), 'serverVersion', 'gitVersion')}"
     allowed = run([client, *flags, "auth", "can-i", "create", "pods/exec"])
     answer = allowed.stdout.strip() or allowed.reason
     if answer == "yes":
@@ -139,13 +139,16 @@ def _runc_default_root() -> str:
     return f"{runtime}/runc" if runtime and os.geteuid() != 0 else "/run/runc"
 
 
-def _json_object(text: str) -> Mapping[str, Any]:
+def _json(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
 
 
-def _version(versions: Mapping[str, Any], part: str, key: str = "Version") -> str:
-    return str((versions.get(part) or {}).get(key, "of unknown version"))
+def _version(versions: Any, part: str, key: str = "Version") -> str:
+    try:
+        return str(versions[part][key])
+    except (KeyError, TypeError):
+        # Not all clients print all parts: without a daemon there is no server.
+        return "of unknown version"
