@@ -1,4 +1,4 @@
-"""Every case here runs on every engine: take the fixture `target`, and add an engine in support/targets.py."""
+"""Every case here runs on every engine: it takes the fixture `target`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines as tests see them: sessions on their containers, and the engine's own CLI beside gangway."""
+"""The engines as tests see them: sessions on their containers, and the engine's own CLI."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Target:
         raise NotImplementedError
 
     def run(self, container: str, script: str, stdin: bytes | None = None) -> bytes:
-        """Run a shell script through the engine's own CLI and return its stdout: the other witness."""
+        """Run a shell script through the engine's own CLI, the other witness; return stdout."""
         argv = self.command(container, "/bin/sh", "-c", script, stdin=stdin is not None)
         done = subprocess.run(
             argv,

@@ -1,0 +1,272 @@
+"""put_file and fetch_file: whole and verified, or nothing happened."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_gangway import _core
+from support.targets import Target
+
+NAMES = [
+    b"plain",
+    b"a b",
+    b'it\'s "quoted"',
+    b"x;touch INJECTED",
+    b"$(touch INJECTED)`touch INJECTED`",
+    b"two\nlines\n",
+    b"-rf",
+    "汉语-['foo bar'].txt".encode(),
+    b"no\xfftext\xc3\x28",
+    b"n" * 255,
+]
+
+
+@pytest.fixture
+def place(target: Target) -> Iterator[bytes]:
+    """Return an empty directory in the container `target`."""
+    path = f"/tmp/gangway-transfer-{os.getpid()}"
+    target.run("target", f"rm -rf {path}; mkdir {path}")
+    yield path.encode()
+    target.run("target", f"rm -rf {path}")
+
+
+def listing(target: Target, place: bytes) -> list[bytes]:
+    """Return every name in the directory, hidden ones too."""
+    names = target.run("target", f"cd {place.decode()} && find . -mindepth 1 -print0")
+    return sorted(name.removeprefix(b"./") for name in names.split(b"\0") if name)
+
+
+def quoted(path: bytes) -> str:
+    """Quote a path of text for a script run through the engine's CLI."""
+    return shlex.quote(path.decode())
+
+
+@pytest.mark.parametrize("container", ["target", "busybox"])
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 3_000_000])
+def test_sizes(target: Target, tmp_path: Path, size: int, container: str) -> None:
+    """What was put is there, by the engine's own CLI, and comes back."""
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_bytes(os.urandom(size))
+    session = target.session(container)
+    remote = b"/tmp/gangway-size"
+    assert session.put_file(bytes(local), remote) is None
+    assert target.run(container, "cat /tmp/gangway-size") == local.read_bytes()
+    assert session.fetch_file(remote, bytes(back)) is None
+    assert back.read_bytes() == local.read_bytes()
+    target.run(container, "rm /tmp/gangway-size")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[2:20])
+def test_names(target: Target, tmp_path: Path, place: bytes, name: bytes) -> None:
+    """Every name that a file system allows, and no shell ever reads it as more than a name."""
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_bytes(name)
+    session = target.session()
+    session.put_file(bytes(local), place + b"/" + name)
+    assert listing(target, place) == [name]
+    session.fetch_file(place + b"/" + name, bytes(back))
+    assert back.read_bytes() == name
+
+
+def test_a_new_file_has_the_mode_of_the_umask(target: Target, tmp_path: Path, place: bytes) -> None:
+    """As any new file has, whatever the local one's mode is."""
+    local = tmp_path / "local"
+    local.write_text("x")
+    local.chmod(0o700)
+    target.session().put_file(bytes(local), place + b"/new")
+    assert target.run("target", f"stat -c %a:%U:%G {quoted(place)}/new") == b"644:root:root\n"
+
+
+def test_mode_and_owner_of_an_existing_file_stay(
+    target: Target, tmp_path: Path, place: bytes
+) -> None:
+    """The content is new, the rest is as it was."""
+    local = tmp_path / "local"
+    local.write_text("new")
+    file = quoted(place + b"/old")
+    target.run("target", f"echo old >{file}; chown app:extra {file}; chmod 4751 {file}")
+    assert target.session().put_file(bytes(local), place + b"/old") is None
+    assert target.run("target", f"stat -c %a:%U:%G {file}; cat {file}") == b"4751:app:extra\nnew"
+
+
+def test_links(target: Target, tmp_path: Path, place: bytes) -> None:
+    """A symbolic link is followed and stays one; a second name of the file stays the same file."""
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_text("new")
+    here = quoted(place)
+    target.run("target", f"cd {here}; echo old >file; ln file other; mkdir d; ln -s ../file d/link")
+    note = target.session().put_file(bytes(local), place + b"/d/link")
+    assert note is not None and "in place: it has 2 links" in note
+    script = f"cd {here}; cat file other; readlink d/link"
+    assert target.run("target", script) == b"newnew../file\n"
+    target.session().fetch_file(place + b"/d/link", bytes(back))
+    assert back.read_text() == "new" and not back.is_symlink()
+    target.run("target", f"cd {here}; rm other; ln -s nowhere dangling")
+    assert target.session().put_file(bytes(local), place + b"/d/link") is None
+    assert target.session().put_file(bytes(local), place + b"/dangling") is None
+    assert target.run("target", f"cd {here}; cat nowhere; readlink dangling") == b"newnowhere\n"
+
+
+def test_a_mount_point_is_written_in_place(target: Target, tmp_path: Path) -> None:
+    """/etc/hosts is a mount in Docker and Kubernetes: no rename, and the note says so."""
+    local = tmp_path / "hosts"
+    session = target.session()
+    before = session.exec_command(b"cat /etc/hosts")[1]
+    local.write_bytes(before + b"# gangway\n")
+    note = session.put_file(bytes(local), b"/etc/hosts")
+    assert target.run("target", "cat /etc/hosts") == local.read_bytes()
+    if target.engine == "runc":
+        assert note is None
+    else:
+        assert note is not None and "/etc/hosts: written in place" in note
+    local.write_bytes(before)
+    session.put_file(bytes(local), b"/etc/hosts")
+
+
+def test_special_targets(target: Target, tmp_path: Path, place: bytes) -> None:
+    """A device takes the bytes; what would block or cannot be is refused in words."""
+    local = tmp_path / "local"
+    local.write_text("x")
+    session = target.session()
+    assert "not a regular file" in (session.put_file(bytes(local), b"/dev/null") or "")
+    target.run("target", f"mkfifo {quoted(place)}/fifo; mkdir {quoted(place)}/dir")
+    for name, reason in ((b"fifo", "it is a FIFO"), (b"dir", "it is a directory")):
+        with pytest.raises(_core.Error, match=f"cannot put .*{reason}.*nothing there was changed"):
+            session.put_file(bytes(local), place + b"/" + name)
+    with pytest.raises(_core.Error, match="there is no directory /no/such/; nothing"):
+        session.put_file(bytes(local), b"/no/such/file")
+    assert listing(target, place) == [b"dir", b"fifo"]
+
+
+def test_sources_that_are_no_files(target: Target, tmp_path: Path, place: bytes) -> None:
+    """Each refusal is a sentence, and the local file stays as it was."""
+    back = tmp_path / "back"
+    back.write_text("precious")
+    target.run("target", f"mkfifo {quoted(place)}/fifo")
+    cases = [
+        (place, _core.Error, "it is a directory"),
+        (place + b"/fifo", _core.Error, "it is not a regular file"),
+        (b"/dev/zero", _core.Error, "it is not a regular file"),
+        (place + b"/missing", _core.FileMissing, "no such file in the container"),
+    ]
+    for path, error, reason in cases:
+        with pytest.raises(error, match=reason) as raised:
+            target.session().fetch_file(path, bytes(back))
+        assert type(raised.value) is error
+    assert back.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [back]
+
+
+def test_files_without_a_size(target: Target, tmp_path: Path) -> None:
+    """What /proc makes up when it is read comes whole, too."""
+    back = tmp_path / "back"
+    target.session().fetch_file(b"/proc/filesystems", bytes(back))
+    assert back.read_bytes() == target.run("target", "cat /proc/filesystems")
+
+
+def test_local_sources(target: Target, tmp_path: Path) -> None:
+    """A missing file and a directory are named before anything reaches the container."""
+    session = target.session()
+    with pytest.raises(_core.FileMissing, match=r"file or module does not exist: .*/missing"):
+        session.put_file(bytes(tmp_path / "missing"), b"/tmp/x")
+    with pytest.raises(_core.Error, match="it is not a regular file"):
+        session.put_file(bytes(tmp_path), b"/tmp/x")
+
+
+def test_fetch_touches_the_one_path_it_was_given(target: Target, tmp_path: Path) -> None:
+    """Not a file that is called like the source, and a local link stays a link."""
+    (tmp_path / "hostname").write_text("precious")
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    target.session().fetch_file(b"/etc/passwd", bytes(tmp_path / "link"))
+    assert (tmp_path / "hostname").read_text() == "precious"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == target.run("target", "cat /etc/passwd")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_log_that_grows(target: Target, tmp_path: Path, place: bytes) -> None:
+    """It comes as it was when the fetch began: the first bytes, and nothing mixed."""
+    log = quoted(place + b"/log")
+    grow = f"seq 1 300000 >{log}; (exec >/dev/null 2>&1; while test -e {log}; do seq 1 9; done) & "
+    # The writer ends with the file.
+    grow = grow.replace("do seq 1 9", f"do test -e {log} && seq 1 99 >>{log}")
+    target.session().exec_command(f"{grow} true".encode())
+    back = tmp_path / "back"
+    target.session().fetch_file(place + b"/log", bytes(back))
+    target.run("target", f"rm {log}")
+    expected = b"".join(b"%d\n" % number for number in range(1, 300_001))
+    assert back.read_bytes().startswith(expected)
+
+
+# A PATH that lacks tools is given by extra_env, which in a pod is for commands only.
+without_tools = pytest.mark.parametrize("target", ["docker", "runc"], indirect=True)
+
+
+@without_tools
+@pytest.mark.parametrize("missing", [("dd",), ("cksum",), ("dd", "cksum", "stat")])
+def test_tools_that_are_missing(
+    target: Target, tmp_path: Path, place: bytes, missing: tuple[str, ...]
+) -> None:
+    """Without dd there is cat, without cksum sha256sum, without stat the file is written in place."""
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_bytes(os.urandom(100_000))
+    kept = ("cat", "cksum", "sha256sum", "wc", "chmod", "chown", "mv", "rm", "stat", "dd")
+    tools = quoted(place + b"/tools")
+    links = "; ".join(
+        f"ln -s $(command -v {tool}) {tools}/{tool}" for tool in kept if tool not in missing
+    )
+    target.run("target", f"mkdir {tools}; {links}")
+    session = target.session(env={b"PATH": place + b"/tools"})
+    first = session.put_file(bytes(local), place + b"/file")
+    assert first is None
+    note = session.put_file(bytes(local), place + b"/file")
+    assert (note is None) == ("stat" not in missing)
+    session.fetch_file(place + b"/file", bytes(back))
+    assert back.read_bytes() == local.read_bytes()
+    assert listing(target, place)[:2] == [b"file", b"tools"]
+
+
+@without_tools
+def test_nothing_to_verify_with(target: Target, tmp_path: Path, place: bytes) -> None:
+    """No success without proof: by length with a note, or not at all."""
+    local = tmp_path / "local"
+    local.write_text("x")
+    tools = quoted(place + b"/tools")
+    target.run(
+        "target",
+        f"mkdir {tools}; for t in cat wc chmod mv rm; do ln -s $(command -v $t) {tools}/$t; done",
+    )
+    session = target.session(env={b"PATH": place + b"/tools"})
+    note = session.put_file(bytes(local), place + b"/file")
+    assert note is not None and "verified by length only" in note
+    target.run("target", f"rm {tools}/wc")
+    with pytest.raises(_core.Error, match="neither cksum, sha256sum nor wc"):
+        session.put_file(bytes(local), place + b"/other")
+    assert b"other" not in listing(target, place)
+
+
+def test_a_user_without_rights(target: Target, tmp_path: Path, place: bytes) -> None:
+    """The container's own reason is said, and nothing changes."""
+    if target.engine == "kubectl":
+        with pytest.raises(TypeError):  # a pod's exec has no user
+            target.session(user=b"app")
+        return
+    local = tmp_path / "local"
+    local.write_text("new")
+    session = target.session(user=b"app")
+    target.run("target", f"cd {quoted(place)}; echo old >mine; chown app mine; echo r >root")
+    # The directory is root's: no file can be made in it, but this one may be written.
+    note = session.put_file(bytes(local), place + b"/mine")
+    assert note is not None and "in place: no file can be made beside it" in note
+    for name in (b"/root", b"/fresh"):
+        with pytest.raises(_core.Error, match=r"cannot put .*Permission denied"):
+            session.put_file(bytes(local), place + name)
+    with pytest.raises(_core.Error, match=r"cannot fetch .*Permission denied"):
+        session.fetch_file(b"/etc/shadow", bytes(tmp_path / "back"))
+    assert target.run("target", f"cd {quoted(place)}; cat mine root") == b"newr\n"
