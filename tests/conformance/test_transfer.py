@@ -213,7 +213,7 @@ without_tools = pytest.mark.parametrize("target", ["docker", "runc"], indirect=T
 def test_tools_that_are_missing(
     target: Target, tmp_path: Path, place: bytes, missing: tuple[str, ...]
 ) -> None:
-    """Without dd there is cat, without cksum sha256sum, without stat the file is written in place."""
+    """Without dd there is cat, without cksum sha256sum, without stat a write in place."""
     local, back = tmp_path / "local", tmp_path / "back"
     local.write_bytes(os.urandom(100_000))
     kept = ("cat", "cksum", "sha256sum", "wc", "chmod", "chown", "mv", "rm", "stat", "dd")
