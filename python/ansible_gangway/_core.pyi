@@ -133,6 +133,19 @@ def docker(
 ) -> Session:
     """Make a session on a container of the daemon that the client would choose here and now."""
 
+def podman(
+    *,
+    container: bytes,
+    executable: bytes,
+    extra_args: bytes,
+    user: bytes | None,
+    env: dict[bytes, bytes],
+    working_dir: bytes | None,
+    timeout: float,
+    shell: bytes,
+) -> Session:
+    """Make a session on a container of podman; a stdin with its detach keys inside arrives whole."""
+
 def kubectl(
     *,
     pod: bytes,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::engine::{self, Docker, Engine, Env, Kubectl, Runc};
+use crate::engine::{self, Docker, Engine, Env, Kubectl, Podman, Runc};
 use crate::error::{Error, Result};
 use crate::session::become_prompt::BecomePlugin;
 use crate::session::{self, CommandResult};
@@ -215,6 +215,25 @@ fn docker(
 }
 
 #[pyfunction]
+#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, timeout, shell))]
+#[expect(clippy::too_many_arguments, reason = "one keyword per option")]
+fn podman(
+    container: Bytes,
+    executable: Bytes,
+    extra_args: &[u8],
+    user: Option<Bytes>,
+    env: BTreeMap<Bytes, Bytes>,
+    working_dir: Option<Bytes>,
+    timeout: f64,
+    shell: Bytes,
+) -> PyResult<Session> {
+    let mut podman = Podman { container, executable, user, env, working_dir, ..Podman::default() };
+    podman.extra_args = words(&Engine::Podman(podman.clone()).target(), "podman_extra_args", extra_args)?;
+    let (name, env) = (podman.container.clone(), podman.env.clone());
+    ready(Engine::Podman(podman), shell, timeout, "remote_addr", &name, &env)
+}
+
+#[pyfunction]
 #[pyo3(signature = (*, pod, container, namespace, kubeconfig, kubeconfig_content, context, server, username, password, token, client_cert,
     client_key, ca_cert, validate_certs, executable, extra_args, local_env, env, working_dir, timeout, shell))]
 #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
@@ -286,5 +305,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Session>()?;
     module.add_function(wrap_pyfunction!(runc, module)?)?;
     module.add_function(wrap_pyfunction!(docker, module)?)?;
+    module.add_function(wrap_pyfunction!(podman, module)?)?;
     module.add_function(wrap_pyfunction!(kubectl, module)?)
 }

@@ -3,12 +3,12 @@
 //! The client finds its daemon as it always does (`DOCKER_HOST`, `DOCKER_CONTEXT`, `DOCKER_CONFIG`, TLS variables, or the extra
 //! arguments): its environment is the worker's own.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
-use super::{Env, Refusal, held, os};
+use super::{Env, Refusal, add_env, os};
 use crate::error::{Error, Result, said, shown};
 use crate::transport::cli::CommandLine;
+
+/// Beginnings of variables that the docker client itself obeys.
+const OWN_VARIABLES: &[&str] = &["DOCKER_", "LD_", "PATH", "HOME"];
 
 /// A container of a docker daemon, by name or id.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +55,7 @@ impl Docker {
         if let Some(user) = &self.user {
             line.argv.extend(["--user".into(), os(user.clone())]);
         }
-        self.add_env(&mut line)?;
+        add_env(&self.target(), &mut line, &self.env, OWN_VARIABLES)?;
         if let Some(dir) = &self.working_dir {
             line.argv.extend(["--workdir".into(), os(dir.clone())]);
         }
@@ -68,38 +68,6 @@ impl Docker {
         line.argv.extend(["--".into(), os(self.container.clone())]);
         line.argv.extend(command.iter().cloned().map(os));
         Ok(line)
-    }
-
-    /// Values go through a file that only the client can open; one with a line break, which that file cannot hold, through
-    /// the client's own environment.
-    fn add_env(&self, line: &mut CommandLine) -> Result<()> {
-        let (mut file, mut own) = (Vec::new(), Vec::new());
-        for (name, value) in &self.env {
-            if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-                own.push((name, value));
-            } else {
-                file.extend_from_slice(&[name.as_slice(), b"=", value, b"\n"].concat());
-            }
-        }
-        if !file.is_empty() {
-            let path = held(&self.target(), line.hold(&file))?;
-            line.argv.extend(["--env-file".into(), path]);
-        }
-        for (name, value) in own {
-            if name.starts_with(b"DOCKER_")
-                || name.starts_with(b"LD_")
-                || matches!(name.as_slice(), b"PATH" | b"HOME")
-            {
-                let reason = format!(
-                    "a value of several lines for {} would change the docker client itself",
-                    shown(name)
-                );
-                return Err(Error::Option { target: self.target(), option: "extra_env", reason });
-            }
-            line.argv.extend(["--env".into(), os(name.clone())]);
-            line.env.push((os(name.clone()), OsStr::from_bytes(value).to_owned()));
-        }
-        Ok(())
     }
 
     pub(super) fn refusal(&self, refusal: &Refusal<'_>) -> Error {

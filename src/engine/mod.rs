@@ -4,6 +4,7 @@
 
 pub mod docker;
 pub mod kubectl;
+pub mod podman;
 pub mod runc;
 pub mod user;
 
@@ -14,6 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 
 pub use docker::Docker;
 pub use kubectl::Kubectl;
+pub use podman::Podman;
 pub use runc::Runc;
 
 use crate::error::{Error, Result, shown};
@@ -30,6 +32,8 @@ pub enum Engine {
     Runc(Runc),
     /// `docker exec`.
     Docker(Docker),
+    /// `podman exec`.
+    Podman(Podman),
     /// `kubectl exec`.
     Kubectl(Kubectl),
 }
@@ -62,6 +66,7 @@ impl Engine {
         match self {
             Self::Runc(_) => "runc",
             Self::Docker(_) => "docker",
+            Self::Podman(_) => "podman",
             Self::Kubectl(_) => "kubectl",
         }
     }
@@ -71,6 +76,7 @@ impl Engine {
         match self {
             Self::Runc(runc) => runc.target(),
             Self::Docker(docker) => docker.target(),
+            Self::Podman(podman) => podman.target(),
             Self::Kubectl(kubectl) => kubectl.target(),
         }
     }
@@ -80,6 +86,7 @@ impl Engine {
         match self {
             Self::Runc(runc) => runc.exec(command),
             Self::Docker(docker) => docker.exec(command, stdin),
+            Self::Podman(podman) => podman.exec(command, stdin),
             Self::Kubectl(kubectl) => kubectl.exec(command, stdin),
         }
     }
@@ -87,7 +94,7 @@ impl Engine {
     /// What the container's shell must do itself.
     pub fn prelude(&self) -> Prelude<'_> {
         match self {
-            Self::Runc(_) | Self::Docker(_) => Prelude::default(),
+            Self::Runc(_) | Self::Docker(_) | Self::Podman(_) => Prelude::default(),
             Self::Kubectl(kubectl) => kubectl.prelude(),
         }
     }
@@ -97,6 +104,7 @@ impl Engine {
         match self {
             Self::Runc(runc) => runc.state(),
             Self::Docker(docker) => Ok(docker.state()),
+            Self::Podman(podman) => Ok(podman.state()),
             Self::Kubectl(kubectl) => kubectl.state(),
         }
     }
@@ -105,7 +113,7 @@ impl Engine {
     pub fn parse_state(&self, stdout: &[u8]) -> Option<String> {
         match self {
             Self::Runc(_) => runc::State::parse(stdout).map(|state| state.status),
-            Self::Docker(_) | Self::Kubectl(_) => {
+            Self::Docker(_) | Self::Podman(_) | Self::Kubectl(_) => {
                 let word = String::from_utf8_lossy(stdout).trim().to_ascii_lowercase();
                 (!word.is_empty()).then_some(word)
             }
@@ -117,6 +125,7 @@ impl Engine {
         match self {
             Self::Runc(runc) => runc.refusal(refusal),
             Self::Docker(docker) => docker.refusal(refusal),
+            Self::Podman(podman) => podman.refusal(refusal),
             Self::Kubectl(kubectl) => kubectl.refusal(refusal),
         }
     }
@@ -126,6 +135,7 @@ impl Engine {
         let remedy = match self {
             Self::Runc(runc) => runc.remedy(state),
             Self::Docker(docker) => docker.remedy(state),
+            Self::Podman(podman) => podman.remedy(state),
             Self::Kubectl(_) => "see `kubectl describe pod` for the reason".to_owned(),
         };
         Error::NotRunning { target: self.target(), state: state.to_owned(), remedy }
@@ -167,6 +177,37 @@ pub(crate) fn check_env(target: &str, env: &Env) -> Result<()> {
             let reason = format!("{:?} is no name and value for an environment variable", shown(name));
             return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
         }
+    }
+    Ok(())
+}
+
+/// Adds `env` to a `docker exec` or `podman exec` without showing a value on its command line.
+///
+/// Values go through a file that only the client can open; one with a line break, which that file cannot hold, through the client's
+/// own environment, unless its name begins like one of the client's `own` variables.
+pub(crate) fn add_env(target: &str, line: &mut CommandLine, env: &Env, own: &[&str]) -> Result<()> {
+    let (mut file, mut inherited) = (Vec::new(), Vec::new());
+    for (name, value) in env {
+        if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            inherited.push((name, value));
+        } else {
+            file.extend_from_slice(&[name.as_slice(), b"=", value, b"\n"].concat());
+        }
+    }
+    if !file.is_empty() {
+        let path = held(target, line.hold(&file))?;
+        line.argv.extend(["--env-file".into(), path]);
+    }
+    for (name, value) in inherited {
+        if own.iter().any(|own| name.starts_with(own.as_bytes())) {
+            let reason = format!(
+                "a value of several lines for {} would change the engine's client itself",
+                shown(name)
+            );
+            return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
+        }
+        line.argv.extend(["--env".into(), os(name.clone())]);
+        line.env.push((os(name.clone()), os(value.clone())));
     }
     Ok(())
 }

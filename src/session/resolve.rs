@@ -21,7 +21,7 @@ pub(super) fn resolve(engine: &mut Engine, timeout: Duration, interrupt: &mut dy
             kubectl.pod = pod.into_bytes();
             Ok(())
         }
-        Engine::Docker(_) | Engine::Kubectl(_) => Ok(()),
+        Engine::Docker(_) | Engine::Podman(_) | Engine::Kubectl(_) => Ok(()),
     }
 }
 

@@ -55,7 +55,7 @@ impl Script {
         }
         if prelude.working_dir.is_some() {
             program +=
-                r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "$e" >&3;exit 126;};cd -- "$3";"#;
+                r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "${e##*: }" >&3;exit 126;};cd -- "$3";"#;
         }
         if shell != b"/bin/sh" {
             program += r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
@@ -166,12 +166,14 @@ fn word(bytes: &[u8], newline: &str) -> String {
 /// A temporary file beside the target, verified, then renamed over it; in place where a rename cannot be or would lose something.
 ///
 /// Every `dd` and `cat` leaves the shell's own stdout open: containerd closes an exec's stdin as soon as the command closes
-/// its stdout, and the file would be cut short with exit status 0.
-const PUT: &str = r#"d=$1;t=;w=;o=
+/// its stdout, and the file would be cut short with exit status 0. A file that cannot be opened for writing was not changed, so
+/// `a` tries that before a write in place is called broken.
+const PUT: &str = r#"d=$1;t=;n=;w=;o=
 h||{ m unsummed;exit;}
 q(){ [ "$t" ]&&rm -f "$t";m "$1";exit 1;}
 f(){ q "failed: $1";}
 b(){ [ "$t" ]&&f "$1";q "broken: $1";}
+a(){ [ ! -f "$d" ]||e=$( (: >>"$d") 2>&1)||{ rm -f "$n";f "${e##*: }";};}
 v(){ k=$(c "$1");[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (sum and length are $k, not $2 $3)";}
 trap 'q "failed: interrupted"' HUP INT TERM
 if [ -L "$d" ];then d=$(readlink -f "$d"&&echo .)||f "it is a link that cannot be followed";d=${d%??};fi
@@ -186,6 +188,7 @@ if [ -e "$d" ];then
 if s=$(stat -c '%h %a %u:%g' "$d");then set -- "$1" "$2" "$3" $s;[ "$4" = 1 ]||w="it has $4 links";else w="the container has no stat";fi
 fi
 fi
+[ "$t" ]||a
 r=${t:-$d}
 if command -v dd >/dev/null;then e=$(dd of="$r" bs=65536 2>&1 >/dev/null)||b "${e%%
 *}";else e=$( (cat >"$r") 2>&1)||b "$e";fi
@@ -196,7 +199,7 @@ if [ "$4" ];then chown "$6" "$t"&&chmod "$5" "$t"||w="its owner and mode cannot 
 [ "$w" ]||t=
 fi
 if [ "$t" ];then
-n=$t;t=
+n=$t;t=;a
 e=$( (cat "$n" >"$d") 2>&1)||{ rm -f "$n";b "$e";}
 [ "$(c "$d")" = "$(c "$n")" ]||{ rm -f "$n";b "what was written reads differently";}
 rm -f "$n"
@@ -294,11 +297,11 @@ mod tests {
 
     #[test]
     fn a_missing_directory_or_shell_is_marked() {
-        let prelude = Prelude { env: None, working_dir: Some(b"/no/such") };
+        let prelude = Prelude { env: None, working_dir: Some(b"/proc/nowhere") };
         let script = Script::exec("0123456789abcdef", b"/bin/sh", b"true", prelude);
         let (_, _, said) =
             script.find(&run(&script, b"").stderr, b"d", 0).map(|(a, b, s)| (a, b, s.into_owned())).unwrap();
-        assert!(said.contains("/no/such"), "{said}");
+        assert!(said.contains("/proc/nowhere"), "{said}");
         let script = Script::exec("0123456789abcdef", b"/no/shell", b"true", Prelude::default());
         assert!(script.find(&run(&script, b"").stderr, b"n", 0).is_some());
     }
