@@ -15,6 +15,10 @@ use crate::transport::cli::{CommandLine, Event, ExecStream, Input, ask};
 /// holds stdout would keep it for ever; nothing it could still say matters.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How long a refused escalation may still turn out to be the command's own words: its stderr can overtake the success marker,
+/// which is on stdout.
+const OVERTAKING: Duration = Duration::from_millis(300);
+
 /// The longest an interrupted call spends on ending the command in the container.
 const KILL_TIME: Duration = Duration::from_millis(900);
 
@@ -201,7 +205,7 @@ pub(super) fn exec_command(
         running.stream.finish_input();
     }
     let mut ends = Ends::default();
-    let mut deadline = None;
+    let (mut deadline, mut refused) = (None, None);
     while !ends.both() {
         match running.next(session, deadline, interrupt)? {
             Happened::Started if prompt.is_some() => {
@@ -210,6 +214,9 @@ pub(super) fn exec_command(
             Happened::Started | Happened::Output => {}
             Happened::Deadline => {
                 running.kill(session);
+                if let Some(refused) = refused {
+                    return Err(refused);
+                }
                 let method = become_plugin.as_deref().map(BecomePlugin::name).unwrap_or_default();
                 let text = [running.stdout.as_slice(), &running.stderr].concat();
                 let seconds = session.timeout.as_secs_f64();
@@ -222,6 +229,9 @@ pub(super) fn exec_command(
             }
             Happened::Ended(code) => {
                 let rc = running.without_mark(session, code, interrupt)?;
+                if let Some(refused) = refused {
+                    return Err(refused);
+                }
                 if matches!(session.engine, Engine::Kubectl(_)) {
                     Kubectl::without_own_words(&mut running.stderr, rc);
                 }
@@ -235,17 +245,31 @@ pub(super) fn exec_command(
             (prompt.as_mut().filter(|state| state.is_waiting()), become_plugin.as_deref_mut())
         {
             let step = state.advance(plugin, [&mut running.stdout, &mut running.stderr]);
-            match step.inspect_err(|_| running.kill(session))? {
+            let step = step.inspect_err(|_| running.kill(session))?;
+            match step {
                 Step::Wait => {}
                 Step::Send(password) => running.stream.send(password),
+                Step::Incorrect | Step::Missing => {
+                    let method = plugin.name();
+                    if refused.is_none() {
+                        deadline = Some(Instant::now() + OVERTAKING);
+                        refused = Some(match step {
+                            Step::Missing => Error::BecomeMissing { method },
+                            _ => Error::BecomeIncorrect { method },
+                        });
+                    }
+                }
                 Step::Go => {
-                    deadline = None;
+                    (deadline, refused) = (None, None);
                     running.stream.send(stdin);
                     running.stream.finish_input();
                 }
             }
         }
         ends.look(&running);
+    }
+    if let Some(refused) = refused {
+        return Err(refused);
     }
     let (Some((out, rc)), Some((err, _))) = (ends.stdout, ends.stderr) else {
         unreachable!("both ends were seen")

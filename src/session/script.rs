@@ -54,8 +54,7 @@ impl Script {
             program += "n='\n';IFS= read -r l;eval \"$l\";unset l n;";
         }
         if prelude.working_dir.is_some() {
-            program +=
-                r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "${e##*: }" >&3;exit 126;};cd -- "$3";"#;
+            program += r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "${e##*: }" >&3;exit 126;};cd -- "$3";"#;
         }
         if shell != b"/bin/sh" {
             program += r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;

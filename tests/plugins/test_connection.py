@@ -137,8 +137,9 @@ def test_no_secret_is_logged(sessions: list[RecordingSession], log: Log) -> None
         ansible_kubectl_local_env_vars={"A": "s3cret"},
         ansible_kubectl_kubeconfig={"users": "s3cret"},
     )
-    become(plugin, "s3cret")
-    plugin.exec_command("echo hi", in_data=b"s3cret")
+    success = become(plugin, "s3cret").success
+    plugin.exec_command(f"sudo sh -c 'echo {success} ; id'", in_data=b"s3cret")
+    assert sessions[0].calls[0][3].password == b"s3cret"
     assert len(log) == 2
     assert "s3cret" not in repr(log)
     with pytest.raises(AnsibleError) as caught:
@@ -159,7 +160,7 @@ def become(plugin: Any, password: str | None, method: str = "sudo") -> Any:
 def test_become_prompt(method: str, sessions: list[RecordingSession]) -> None:
     plugin = connection("docker")
     method_plugin = become(plugin, "pä ss", method)
-    plugin.exec_command("id", sudoable=True)
+    plugin.exec_command(f"{method} -c 'echo {method_plugin.success} ; id'", sudoable=True)
     prompt = sessions[0].calls[0][3]
     assert (prompt.name, prompt.password) == (method, "pä ss".encode())
     asked = {"sudo": f"lecture\n{method_plugin.prompt} ", "su": "Passwort: "}[method]
@@ -173,13 +174,24 @@ def test_become_prompt(method: str, sessions: list[RecordingSession]) -> None:
     assert prompt.is_missing(b"sudo: a password is required") is (method == "sudo")
 
 
+def test_become_without_a_password(sessions: list[RecordingSession]) -> None:
+    plugin = connection("docker")
+    for password in (None, ""):
+        success = become(plugin, password).success
+        plugin.exec_command(f"sudo -n sh -c 'echo {success} ; id'", sudoable=True)
+        prompt = sessions[0].calls[-1][3]
+        assert prompt.password is None
+        assert prompt.is_missing(b"sudo: a password is required")
+        assert not prompt.is_prompt(b"[sudo] password for app: ")
+
+
 def test_no_prompt_is_awaited(sessions: list[RecordingSession]) -> None:
     plugin = connection("docker")
     plugin.exec_command("id", sudoable=True)
-    become(plugin, None)
+    success = become(plugin, "pass").success
+    # Core builds no become command where the users are the same, whatever plugin is set.
     plugin.exec_command("id", sudoable=True)
-    become(plugin, "pass")
-    plugin.exec_command("id", sudoable=False)
+    plugin.exec_command(f"echo {success}", sudoable=False)
     assert [call[3] for call in sessions[0].calls] == [None, None, None]
 
 
