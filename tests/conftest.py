@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reasons:
         terminalreporter.section("not run")
     for reason, count in reasons.items():
-        terminalreporter.line(f"{count} tests: {reason}")
+        terminalreporter.line(f"{count} {'test' if count == 1 else 'tests'}: {reason}")
 
 
 def bed(name: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
