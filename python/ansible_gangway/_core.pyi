@@ -144,7 +144,7 @@ def podman(
     timeout: float,
     shell: bytes,
 ) -> Session:
-    """Make a session on a container of podman; a stdin with its detach keys inside arrives whole."""
+    """Make a session on a container of podman; its detach keys in a stdin arrive whole."""
 
 def kubectl(
     *,
