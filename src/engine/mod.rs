@@ -167,28 +167,46 @@ pub(crate) fn check_name(target: &str, option: &'static str, name: &[u8]) -> Res
     Err(Error::Option { target: target.to_owned(), option, reason: format!("{reason}: name the container") })
 }
 
+/// The longest a variable can be, with its name, `=` and an end: `MAX_ARG_STRLEN` of Linux with pages of 4 KiB.
+const LONGEST_VARIABLE: usize = 128 << 10;
+
 /// Refuses a variable that no environment can hold.
 pub(crate) fn check_env(target: &str, env: &Env) -> Result<()> {
     for (name, value) in env {
-        if name.is_empty()
+        let shown = shown(name);
+        let reason = if name.is_empty()
             || name.iter().any(|byte| matches!(byte, 0 | b'=') || byte.is_ascii_whitespace())
             || value.contains(&0)
         {
-            let reason = format!("{:?} is no name and value for an environment variable", shown(name));
-            return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
-        }
+            format!("{shown:?} is no name and value for an environment variable")
+        } else if name.len() + value.len() + 2 > LONGEST_VARIABLE {
+            format!("{shown} is longer than the 128 KiB that an environment variable can have")
+        } else {
+            continue;
+        };
+        return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
     }
     Ok(())
 }
 
 /// Adds `env` to a `docker exec` or `podman exec` without showing a value on its command line.
 ///
-/// Values go through a file that only the client can open; one with a line break, which that file cannot hold, through the client's
-/// own environment, unless its name begins like one of the client's `own` variables.
+/// Values go through a file that only the client can open; what that file cannot hold (a line break, a line of 64 KiB, a name that
+/// looks like a comment) through the client's own environment, unless its name begins like one of the client's `own` variables.
 pub(crate) fn add_env(target: &str, line: &mut CommandLine, env: &Env, own: &[&str]) -> Result<()> {
+    // Where a line of the file is cut: bufio.MaxScanTokenSize of Go.
+    const LONGEST_LINE: usize = 64 << 10;
     let (mut file, mut inherited) = (Vec::new(), Vec::new());
     for (name, value) in env {
-        if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        if [name, value].iter().any(|text| std::str::from_utf8(text).is_err()) {
+            // The clients speak JSON: other bytes would arrive changed.
+            let reason = format!("{} is not UTF-8 text, and the engine takes nothing else", shown(name));
+            return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
+        }
+        if value.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
+            || name.len() + value.len() + 2 > LONGEST_LINE
+            || name.starts_with(b"#")
+        {
             inherited.push((name, value));
         } else {
             file.extend_from_slice(&[name.as_slice(), b"=", value, b"\n"].concat());
@@ -201,7 +219,7 @@ pub(crate) fn add_env(target: &str, line: &mut CommandLine, env: &Env, own: &[&s
     for (name, value) in inherited {
         if own.iter().any(|own| name.starts_with(own.as_bytes())) {
             let reason = format!(
-                "a value of several lines for {} would change the engine's client itself",
+                "a value of several lines, or of 64 KiB, for {} would change the engine's client itself",
                 shown(name)
             );
             return Err(Error::Option { target: target.to_owned(), option: "extra_env", reason });
@@ -241,5 +259,35 @@ mod tests {
             assert!(check_name("t", "remote_addr", name).is_err());
         }
         assert!(check_name("t", "remote_addr", b"web-1").is_ok());
+    }
+
+    #[test]
+    fn variables_that_no_environment_holds_are_refused() {
+        let check = |name: &[u8], length: usize| {
+            check_env("t", &Env::from([(name.to_vec(), vec![b'x'; length])]))
+                .map_err(|error| error.to_string())
+        };
+        for name in [b"".as_slice(), b"A=B", b"A B", b"A\0"] {
+            assert!(check(name, 1).unwrap_err().contains("is no name and value"));
+        }
+        assert!(check(b"NAME", (128 << 10) - 6).is_ok());
+        assert!(check(b"NAME", (128 << 10) - 5).unwrap_err().contains("NAME is longer than the 128 KiB"));
+    }
+
+    #[test]
+    fn what_an_env_file_cannot_hold_is_inherited() {
+        let mut env = Env::from([(b"#A".to_vec(), b"1".to_vec()), (b"PLAIN".to_vec(), b" 2 ".to_vec())]);
+        env.insert(b"JUST".to_vec(), vec![b'x'; (64 << 10) - 6]);
+        env.insert(b"LONG".to_vec(), vec![b'x'; (64 << 10) - 5]);
+        env.insert(b"CR".to_vec(), b"3\r".to_vec());
+        let mut line = CommandLine::default();
+        add_env("t", &mut line, &env, &["DOCKER_"]).unwrap();
+        let names: Vec<_> = line.env.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["#A", "CR", "LONG"]);
+        let file = line.held[0].contents(1 << 20).unwrap();
+        assert!(file.starts_with(b"JUST=xxx") && file.ends_with(b"x\nPLAIN= 2 \n"));
+        let binary = Env::from([(b"A".to_vec(), vec![0xff])]);
+        let error = add_env("t", &mut line, &binary, &[]).unwrap_err().to_string();
+        assert!(error.contains("extra_env cannot be used: A is not UTF-8 text"), "{error}");
     }
 }
