@@ -136,7 +136,24 @@ impl Kubectl {
         Ok(())
     }
 
+    /// The pod's shell sets the variables, so their names must be ones that a shell knows.
+    fn check_env_names(&self) -> Result<()> {
+        for name in self.env.keys() {
+            if name.first().is_some_and(u8::is_ascii_digit)
+                || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+            {
+                let reason = format!(
+                    "{:?} is no name for a shell's variable (letters, digits and _), and in a pod a shell has to set it",
+                    shown(name)
+                );
+                return Err(Error::Option { target: self.target(), option: "extra_env", reason });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn exec(&self, command: &[Vec<u8>], stdin: bool) -> Result<CommandLine> {
+        self.check_env_names()?;
         let mut line = self.global()?;
         line.argv.push("exec".into());
         if stdin {
@@ -252,22 +269,40 @@ impl Kubectl {
     pub(super) fn refusal(&self, refusal: &Refusal<'_>) -> Error {
         let target = self.target();
         let text = shown(refusal.stderr);
-        // kubectl announces its choice of a container before anything can fail.
+        // kubectl announces its choice of a container before anything can fail, and logs every attempt before it says what failed.
         let text: String = text
             .lines()
-            .filter(|line| !line.starts_with("Defaulted container"))
+            .filter(|line| !line.starts_with("Defaulted container") && !is_log(line))
             .collect::<Vec<_>>()
             .join("\n");
         let said = said(text.as_bytes());
         let has = |part: &str| text.contains(part);
-        if has("(NotFound)") || has("is not valid for pod") || has("not found in pod") {
+        if shown(refusal.stdout).contains("Please enter Username") {
+            let said = "kubectl has no credentials and asks for a user name".to_owned();
+            Error::Forbidden { target, said }
+        } else if has("(NotFound)")
+            || has("is not valid for pod")
+            || has("not found in pod")
+            || has("doesn't have a resource type")
+            || has("invalid resource name")
+            || has("arguments in resource/name form")
+        {
             Error::NoSuchContainer { target, said }
         } else if has("(Forbidden)")
             || has("(Unauthorized)")
             || has("must be logged in")
             || has("forbidden: User")
+            || has("remote error: tls:")
         {
             Error::Forbidden { target, said }
+        } else if has("x509:")
+            || has("unable to read client-")
+            || has("unable to read certificate-authority")
+            || has("must be specified for")
+            || has("unknown flag:")
+            || has("unknown shorthand flag:")
+        {
+            Error::Configuration { target, said }
         } else if has("in a completed pod") {
             self.not_running(target, "completed")
         } else if has("container not found")
@@ -302,6 +337,15 @@ impl Kubectl {
         let remedy = format!("see `kubectl describe pod {}` for the reason", shown(&self.pod));
         Error::NotRunning { target, state: state.to_owned(), remedy }
     }
+}
+
+/// True for a line of kubectl's log: `E1121 12:38:04.408477   19370 memcache.go:265] …`.
+fn is_log(line: &str) -> bool {
+    line.split_once(' ').is_some_and(|(head, _)| {
+        head.len() == 5
+            && head.starts_with(['I', 'W', 'E', 'F'])
+            && head.bytes().skip(1).all(|byte| byte.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
@@ -397,6 +441,26 @@ mod tests {
     }
 
     #[test]
+    fn a_question_for_a_user_name_is_a_lack_of_credentials() {
+        let asked =
+            Refusal { stdout: b"Please enter Username: ", stderr: b"error: EOF", ..Refusal::default() };
+        let error = kubectl().refusal(&asked).to_string();
+        assert!(error.contains("refused access (kubectl has no credentials"), "{error}");
+    }
+
+    #[test]
+    fn a_shell_must_know_the_names_of_variables() {
+        let named = |name: &str| {
+            let env = Env::from([(name.as_bytes().to_vec(), b"v".to_vec())]);
+            Kubectl { env, ..kubectl() }.exec(&[], false).map_err(|error| error.to_string())
+        };
+        assert!(named("_A1").is_ok());
+        for name in ["a.b", "1a", "x;id", "ä", "#"] {
+            assert!(named(name).unwrap_err().contains("extra_env cannot be used"), "{name}");
+        }
+    }
+
+    #[test]
     fn selectors() {
         let of = |json: Value| Kubectl::selector(json.to_string().as_bytes());
         assert_eq!(
@@ -455,6 +519,16 @@ mod tests {
                 "configured wrongly",
             ),
             ("error: EOF", "cannot be reached"),
+            (
+                "E1121 12:38:04.992930   19596 memcache.go:265] \"Unhandled Error\" err=\"…\"\nUnable to connect to the server: no such host",
+                "cannot be reached (Unable to connect to the server: no such host): check",
+            ),
+            (
+                "Unable to connect to the server: tls: failed to verify certificate: x509: certificate signed by unknown authority",
+                "configured wrongly",
+            ),
+            ("error: unable to read client-cert /x for  due to open /x: no such file", "configured wrongly"),
+            ("error: the server doesn't have a resource type \"deplyo\"", "does not exist"),
             ("error: error loading config file \"/x\": yaml: line 1", "configured wrongly"),
             (
                 "Defaulted container \"main\" out of: main, two\nerror: Internal error occurred: exec: \"/bin/sh\": stat /bin/sh: no such file",
