@@ -40,7 +40,10 @@ pub enum Error {
     EngineUnreachable { target: String, said: String },
     #[error("{target}: the engine refused access ({said}): ask for the permission, or use other credentials")]
     Forbidden { target: String, said: String },
-    #[error("{target}: the engine's client is configured wrongly ({said})")]
+    #[error(
+        "{target}: the engine's client is configured wrongly ({said}): check the options of this connection and the client's own \
+         configuration"
+    )]
     Configuration { target: String, said: String },
     #[error(
         "{target}: the user {user:?} cannot be used ({said}): create it in the container, or set another remote_user"

@@ -85,10 +85,24 @@ impl Docker {
             self.not_running(target, "paused")
         } else if has("is restarting") {
             self.not_running(target, "restarting")
-        } else if has("unable to find user") || has("unable to find group") || has("no matching entries in") {
+        } else if has("unable to find user")
+            || has("unable to find group")
+            || has("no matching entries in")
+            || has("uids and gids must be in range")
+        {
             Error::UnknownUser { target, user: self.user.as_deref().map(shown).unwrap_or_default(), said }
-        } else if has("permission denied while trying to connect") || has("Got permission denied") {
+        } else if has("permission denied while trying to connect")
+            || has("Got permission denied")
+            || has("remote error: tls:")
+        {
             Error::Forbidden { target, said }
+        } else if has("x509:")
+            || has("HTTP request to an HTTPS server")
+            || has("Failed to initialize:")
+            || has("unknown flag:")
+            || has("unknown shorthand flag:")
+        {
+            Error::Configuration { target, said }
         } else if has("Cannot connect to the Docker daemon")
             || has("error during connect")
             || has("failed to connect to the docker API")
@@ -204,6 +218,18 @@ mod tests {
                 "",
                 "docker container \"web\" has no usable shell \"/bin/sh\" (OCI runtime exec failed: exec failed: unable to start container process: exec: \"/bin/sh\": \
               stat /bin/sh: no such file or directory: unknown): every connection runs commands through a shell",
+            ),
+            (
+                "",
+                "Error response from daemon: Client sent an HTTP request to an HTTPS server.\n",
+                "docker container \"web\": the engine's client is configured wrongly (Client sent an HTTP request to an HTTPS server): \
+              check the options of this connection and the client's own configuration",
+            ),
+            (
+                "",
+                "error during connect: Get \"https://h/\": remote error: tls: bad certificate\n",
+                "docker container \"web\": the engine refused access (error during connect: Get \"https://h/\": remote error: tls: bad \
+              certificate): ask for the permission, or use other credentials",
             ),
             (
                 "",
