@@ -160,7 +160,17 @@ impl Runc {
         let said = said(text.as_bytes());
         let has = |part: &str| text.contains(part);
         if has("does not exist") && has("container") {
+            let place = match &self.root {
+                Some(root) => format!(" below {}", shown(root)),
+                None => "; runc_root is not set".to_owned(),
+            };
+            Error::NoSuchContainer { target, said: said + &place }
+        } else if has("invalid container ID") {
             Error::NoSuchContainer { target, said }
+        } else if has("uids and gids must be in range") {
+            Error::UnknownUser { target, user: self.user.as_deref().map(shown).unwrap_or_default(), said }
+        } else if has("flag provided but not defined") {
+            Error::Configuration { target, said }
         } else if has("stopped container") {
             Error::NotRunning { target, state: "stopped".to_owned(), remedy: self.remedy("stopped") }
         } else if has("paused container") {
@@ -272,7 +282,7 @@ mod tests {
         let table = [
             (
                 "exec failed: container does not exist",
-                "runc container \"web\" does not exist (container does not exist): check its name, or start it first",
+                "runc container \"web\" does not exist (container does not exist below /r): check its name, or start it first",
             ),
             (
                 "exec failed: cannot exec in a stopped container",

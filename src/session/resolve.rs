@@ -1,9 +1,12 @@
 //! What a session looks up once: a runc container's state and user, the pod behind `deploy/x`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::engine::user::{self, User};
-use crate::engine::{Engine, Kubectl, Refusal, runc};
+use crate::engine::{Engine, Kubectl, Refusal, Runc, runc};
 use crate::error::{Error, Result, shown};
 use crate::sys;
 use crate::transport::Interrupt;
@@ -63,8 +66,15 @@ fn ask_or_refuse(
 }
 
 fn open_runc(engine: &mut Engine, timeout: Duration, interrupt: &mut dyn Interrupt) -> Result<()> {
-    let answer = ask_or_refuse(engine, &engine.state()?, timeout, interrupt)?;
     let target = engine.target();
+    // runc would create the directory.
+    if let Engine::Runc(Runc { root: Some(root), .. }) = &*engine
+        && let Ok(false) = Path::new(OsStr::from_bytes(root)).try_exists()
+    {
+        let said = format!("there is no directory {}, which is its runc_root", shown(root));
+        return Err(Error::NoSuchContainer { target, said });
+    }
+    let answer = ask_or_refuse(engine, &engine.state()?, timeout, interrupt)?;
     let state = runc::State::parse(&answer.stdout).ok_or_else(|| Error::EngineFailed {
         target: target.clone(),
         said: "its state is not the JSON that runc prints".to_owned(),
