@@ -3,6 +3,7 @@
 //! `python/ansible_gangway/_core.pyi` documents what callers see. Importing the module starts nothing: no thread, no runtime.
 
 mod exceptions;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -18,26 +19,10 @@ use crate::engine::{self, Docker, Engine, Env, Kubectl, Podman, Runc};
 use crate::error::{Error, Result};
 use crate::session::become_prompt::BecomePlugin;
 use crate::session::{self, CommandResult};
-use crate::transport::Interrupt;
 use exceptions::{ConnectionFailed, FileMissing, to_python};
+use signals::Signals;
 
 type Bytes = Vec<u8>;
-
-/// Lets Python's signal handlers run during a wait (a task's `timeout:` is one), and keeps what they raise.
-#[derive(Default)]
-struct Signals {
-    raised: Option<PyErr>,
-}
-
-impl Interrupt for Signals {
-    fn check(&mut self) -> Result<()> {
-        let checked = Python::attach(|py| -> PyResult<()> { py.check_signals() });
-        checked.map_err(|raised| {
-            self.raised = Some(raised);
-            Error::Interrupted
-        })
-    }
-}
 
 /// Ansible's become plugin behind the adapter of the shims; called with the GIL, and only while a prompt is awaited.
 struct PyBecome {
@@ -110,11 +95,13 @@ impl Session {
         py: Python<'_>,
         work: impl FnOnce(&mut session::Session, &mut Signals) -> Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(|| {
-            let mut signals = Signals::default();
+        let mut signals = Signals::listen(py);
+        let result = py.detach(|| {
             let mut session = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            work(&mut session, &mut signals).map_err(|error| to_python(&error, signals.raised))
-        })
+            work(&mut session, &mut signals)
+        });
+        let raised = signals.end(py, matches!(result, Err(Error::Interrupted)));
+        result.map_err(|error| to_python(&error, raised))
     }
 }
 

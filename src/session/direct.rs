@@ -8,8 +8,8 @@ use super::{CommandResult, Session, resolve};
 use crate::engine::{Engine, Kubectl, Refusal, Runc};
 use crate::error::{Error, Result, said, shown};
 use crate::sys;
-use crate::transport::Interrupt;
 use crate::transport::cli::{CommandLine, Event, ExecStream, Input, ask};
+use crate::transport::{Interrupt, Uninterrupted};
 
 /// How long the engine's client may take to end by itself after the container's shell reported the end. A background child that
 /// holds stdout would keep it for ever; nothing it could still say matters.
@@ -91,11 +91,13 @@ impl Running<'_> {
     ///
     /// `Ok(rc)` when the container still runs and the engine itself reports a failed command: its shell was killed.
     pub(super) fn without_mark(
-        &self,
+        &mut self,
         session: &Session,
         code: Option<i32>,
         interrupt: &mut dyn Interrupt,
     ) -> Result<i32> {
+        // A signal to the whole process group ends the client, too: then it is the signal that counts.
+        interrupt.check().inspect_err(|_| self.kill(session))?;
         let log = self.line.held.first().filter(|_| matches!(session.engine, Engine::Runc(_)));
         let log = log.and_then(|log| log.contents(1 << 20).ok()).unwrap_or_default();
         if let Some(error) = self.marked_failure(session) {
@@ -142,20 +144,23 @@ impl Running<'_> {
 
     /// Ends the command in the container, as far as that can be done in a moment. The engines' clients do not: the command of a
     /// killed `docker exec` goes on.
-    pub(super) fn kill(&self, session: &Session) {
-        let Some(pid) = self.started else { return };
-        let Ok(nonce) = sys::nonce() else { return };
-        let Ok(line) = session.engine.exec(&Script::kill(&nonce, pid).command, false) else {
-            return;
-        };
+    pub(super) fn kill(&mut self, session: &Session) {
         // Whoever interrupts waits for us: no second interruption is looked at within this bound.
-        let _ = ask(
-            &session.target(),
-            session.engine.name(),
-            &line,
-            KILL_TIME,
-            &mut crate::transport::Uninterrupted,
-        );
+        let until = Instant::now() + KILL_TIME;
+        while self.started.is_none() {
+            match self.stream.next(Some(until), &mut Uninterrupted) {
+                Ok(Event::Stderr(bytes)) => {
+                    self.stderr.extend_from_slice(bytes);
+                    self.started = self.script.find_start(&self.stderr).map(|(_, _, pid)| pid);
+                }
+                Ok(Event::Stdout(_)) => {}
+                Ok(Event::Ended(_) | Event::Deadline) | Err(_) => return,
+            }
+        }
+        let (Some(pid), Ok(nonce)) = (self.started, sys::nonce()) else { return };
+        let Ok(line) = session.engine.exec(&Script::kill(&nonce, pid).command, false) else { return };
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = ask(&session.target(), session.engine.name(), &line, left, &mut Uninterrupted);
     }
 
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.

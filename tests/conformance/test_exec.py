@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_gangway import _core
+from support.alive import ended_within
 from support.targets import Target
 
 EVERY_BYTE = bytes(range(256))
@@ -167,14 +168,7 @@ def test_an_interruption_ends_the_command_in_the_container(target: Target) -> No
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - started < 15
     pid = target.run("target", f"cat {mark}").decode().strip()
-    # PID 1 of these containers reaps nobody, so an orphan that ended stays as a zombie.
-    alive = f"grep -q '^State:[^Z]*$' /proc/{pid}/status 2>/dev/null && echo alive; true"
-    for _ in range(50):
-        if target.run("target", alive) == b"":
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail(f"process {pid} of the interrupted command still runs")
+    assert ended_within(target, pid, 10)
 
 
 def test_a_command_that_is_too_long_is_refused(target: Target) -> None:
