@@ -50,12 +50,25 @@ class Target:
     def __init__(self, env: dict[str, str]) -> None:
         self.env = env
 
-    def session(self, container: str = "target", **options: Any) -> _core.Session:
+    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed; `options` are _core's."""
         raise NotImplementedError
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return the engine's own command line for an exec, without gangway."""
+        raise NotImplementedError
+
+    def cli(self, *argv: str) -> None:
+        """Run the engine's own CLI, such as `docker pause NAME`, in its global form."""
+        command = [*self.client, *argv]
+        done = subprocess.run(
+            command, capture_output=True, timeout=60, env=beds.environment(self.env)
+        )
+        assert done.returncode == 0, (command, done)
+
+    @property
+    def client(self) -> list[str]:
+        """The engine's client with what leads it to the bed."""
         raise NotImplementedError
 
     def variables(self, container: str) -> dict[str, Any]:
@@ -96,14 +109,19 @@ class Runc(Target):
     engine = bed = "runc"
     _verbs = ("create", "delete", "--rootfs")
 
-    def session(self, container: str = "target", **options: Any) -> _core.Session:
+    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed."""
         root = {"root": os.fsencode(self.env["GANGWAY_RUNC_ROOT"])}
         return _core.runc(container=container.encode(), **{**SHARED, **RUNC, **root, **options})
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `runc exec` command line."""
-        return ["runc", "--root", self.env["GANGWAY_RUNC_ROOT"], "exec", container, *argv]
+        return [*self.client, "exec", container, *argv]
+
+    @property
+    def client(self) -> list[str]:
+        """Runc below the bed's root."""
+        return ["runc", "--root", self.env["GANGWAY_RUNC_ROOT"]]
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a container."""
@@ -123,7 +141,7 @@ class Docker(Target):
         super().__init__(env)
         self._host = f"-H {env['DOCKER_HOST']}".encode()
 
-    def session(self, container: str = "target", **options: Any) -> _core.Session:
+    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed."""
         here = {"extra_args": self._host}
         return _core.docker(container=container.encode(), **{**SHARED, **DOCKER, **here, **options})
@@ -131,7 +149,12 @@ class Docker(Target):
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `docker exec` command line."""
         attach = ["-i"] if stdin else []
-        return ["docker", "-H", self.env["DOCKER_HOST"], "exec", *attach, container, *argv]
+        return [*self.client, "exec", *attach, container, *argv]
+
+    @property
+    def client(self) -> list[str]:
+        """Docker's client at the bed's daemon."""
+        return ["docker", "-H", self.env["DOCKER_HOST"]]
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a container."""
@@ -144,7 +167,7 @@ class Kubectl(Target):
     engine, bed = "kubectl", "kubernetes"
     _verbs = ("pod", "delete", "--image")
 
-    def session(self, container: str = "target", **options: Any) -> _core.Session:
+    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a pod of the bed."""
         here = {
             "executable": os.fsencode(self.env["GANGWAY_KUBECTL"]),
@@ -155,8 +178,12 @@ class Kubectl(Target):
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `kubectl exec` command line."""
         attach = ["-i"] if stdin else []
-        kubectl = [self.env["GANGWAY_KUBECTL"], "--kubeconfig", self.env["KUBECONFIG"]]
-        return [*kubectl, "exec", *attach, container, "--", *argv]
+        return [*self.client, "exec", *attach, container, "--", *argv]
+
+    @property
+    def client(self) -> list[str]:
+        """The bed's kubectl as the bed's administrator."""
+        return [self.env["GANGWAY_KUBECTL"], "--kubeconfig", self.env["KUBECONFIG"]]
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a pod."""

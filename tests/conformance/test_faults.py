@@ -1,0 +1,318 @@
+"""What breaks while a command runs, or between two: never a success, never a second run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ansible_gangway import _core
+from support import beds
+from support.alive import written
+from support.targets import Docker, Kubectl, Target
+
+UNKNOWN = "its outcome is unknown and it was not repeated"
+
+
+@pytest.fixture(scope="module")
+def victim(target: Target) -> Iterator[str]:
+    """Return a container of this module's own, which tests may break and must mend."""
+    with target.container("gangway-victim", image="busybox") as name:
+        yield name
+
+
+def remake(target: Target, name: str) -> None:
+    """Start a new container under the old name, as after a restart."""
+    verb, remove, flag = target._verbs
+    beds.call(target.bed, remove, name)
+    beds.call(target.bed, verb, name, flag, "busybox")
+
+
+def kill(target: Target, name: str) -> None:
+    """End the container as if its application had died; a pod can only be taken away."""
+    if target.engine == "kubectl":
+        target.cli("delete", "pod", name, "--grace-period=0", "--force", "--wait=true")
+    elif target.engine == "runc":
+        target.cli("kill", name, "KILL")
+    else:
+        target.cli("kill", name)
+
+
+def children() -> set[int]:
+    """Return the processes that this one has started."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def during(
+    call: Callable[[], object], fault: Callable[[], None], ready: Callable[[], object]
+) -> object:
+    """Make `call`, let `fault` happen once `ready` has returned, and return the result."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(call)
+        ready()
+        fault()
+        return running.result(60)
+
+
+def test_the_container_dies_under_a_command(target: Target, victim: str) -> None:
+    """That is no exit status of the command."""
+    session = target.session(victim)
+    try:
+        with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
+            during(
+                lambda: session.exec_command(b"echo $$ >/tmp/ready; sleep 300"),
+                lambda: kill(target, victim),
+                lambda: wait_for(target, victim, "/tmp/ready"),
+            )
+    finally:
+        remake(target, victim)
+
+
+def wait_for(target: Target, container: str, path: str) -> None:
+    """Wait until the file is in the container."""
+    deadline = time.monotonic() + 20
+    while not target.run(container, f"cat {path} 2>/dev/null; true"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_container_made_anew_between_two_calls(target: Target, victim: str) -> None:
+    """Nobody is told: the name leads to a container that runs."""
+    session = target.session(victim)
+    assert session.exec_command(b"echo one")[1] == b"one\n"
+    remake(target, victim)
+    assert session.exec_command(b"echo two")[1] == b"two\n"
+    assert target.session(victim).exec_command(b"echo three")[1] == b"three\n"
+
+
+def test_the_container_is_removed_between_two_calls(target: Target, victim: str) -> None:
+    """The second call says so."""
+    session = target.session(victim)
+    session.exec_command(b"true")
+    beds.call(target.bed, target._verbs[1], victim)
+    try:
+        with pytest.raises(_core.ConnectionFailed, match=r"gangway-victim.* does not exist"):
+            session.exec_command(b"true")
+    finally:
+        remake(target, victim)
+
+
+@pytest.mark.parametrize("target", ["runc", "docker"], indirect=True)
+def test_a_pause_in_the_middle(target: Target, victim: str) -> None:
+    """A paused container (backup tools do that) only takes longer. A pod cannot be paused."""
+    resume = "resume" if target.engine == "runc" else "unpause"
+
+    def pause() -> None:
+        target.cli("pause", victim)
+        time.sleep(3)
+        target.cli(resume, victim)
+
+    result = during(
+        lambda: target.session(victim).exec_command(
+            b"rm -f /tmp/p; echo a; echo >/tmp/p a; sleep 2; echo b; exit 5"
+        ),
+        pause,
+        lambda: wait_for(target, victim, "/tmp/p"),
+    )
+    assert result == (5, b"a\nb\n", b"")
+
+
+def test_the_engines_client_is_killed(target: Target) -> None:
+    """Its end is not the command's."""
+    before = children()
+
+    def end_client() -> None:
+        for pid in children() - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    path = f"/tmp/gangway-client-{os.getpid()}"
+    target.run("target", f"rm -f {path}")
+    with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
+        during(
+            lambda: target.session().exec_command(f"echo $$ >{path}; sleep 30".encode()),
+            end_client,
+            lambda: written(target, path),
+        )
+    pid = target.run("target", f"cat {path}").decode()
+    target.run("target", f"kill {pid} 2>/dev/null; true")
+
+
+PUT = """
+import json, sys
+engine, environment, local, remote = json.loads(sys.argv[1])
+from support.targets import ENGINES
+ENGINES[engine](environment).session().put_file(local.encode(), remote.encode())
+"""
+
+
+SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "delay", [0.02, *(pytest.param(delay, marks=SOAK) for delay in (0.05, 0.1, 0.4, 0.8)), 0.2]
+)
+@pytest.mark.parametrize("victim_of_kill", ["worker", "client"])
+def test_a_put_that_is_killed(
+    target: Target, tmp_path: Path, delay: float, victim_of_kill: str
+) -> None:
+    """At whatever moment: the old file or the new one, whole, and soon nothing else beside it."""
+    place = f"/tmp/gangway-put-{os.getpid()}"
+    target.run("target", f"rm -rf {place}; mkdir {place}; echo old >{place}/file")
+    local = tmp_path / "local"
+    with local.open("wb") as file:
+        for part in range(100):
+            file.write(hashlib.sha256(b"%d" % part).digest() * 32_768)
+    argument = json.dumps([target.engine, target.env, str(local), f"{place}/file"])
+    worker = subprocess.Popen(
+        [sys.executable, "-c", PUT, argument],
+        env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
+        stderr=subprocess.DEVNULL,
+    )
+    started = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    while worker.poll() is None and not (clients := started.read_text().split()):
+        time.sleep(0.005)
+    time.sleep(delay)
+    for pid in [worker.pid] if victim_of_kill == "worker" else map(int, clients):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    worker.wait(60)
+    deadline = time.monotonic() + 30
+    while target.run("target", f"ls -A {place}") != b"file\n":
+        assert time.monotonic() < deadline, target.run("target", f"ls -lA {place}")
+        time.sleep(0.2)
+    content = target.run("target", f"cat {place}/file")
+    assert content in (b"old\n", local.read_bytes())
+    target.run("target", f"rm -rf {place}")
+
+
+OUTPUT = """
+import hashlib, json, sys
+engine, environment, command = json.loads(sys.argv[1])
+from support.targets import ENGINES
+rc, stdout, stderr = ENGINES[engine](environment).session().exec_command(command.encode())
+print(rc, len(stdout), hashlib.sha256(stdout).hexdigest())
+"""
+
+
+def output(target: Target, size: int, disturb: Callable[[int], None]) -> tuple[int, str, str]:
+    """Let a worker of its own read `size` bytes of output: its status, what it says, its stderr."""
+    command = f"head -c {size} /dev/zero | tr '\\0' x"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", OUTPUT, json.dumps([target.engine, target.env, command])],
+        env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    disturber = threading.Thread(target=disturb, args=(worker.pid,))
+    disturber.start()
+    stdout, stderr = worker.communicate(timeout=600)
+    disturber.join()
+    return worker.returncode, stdout, stderr
+
+
+def expected(size: int) -> str:
+    """Return what a worker says that got everything."""
+    digest = hashlib.sha256()
+    for _ in range(size >> 20):
+        digest.update(b"x" * (1 << 20))
+    return f"0 {size} {digest.hexdigest()}\n"
+
+
+@pytest.mark.parametrize(
+    "size", [64 << 20, pytest.param(2 << 30, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+def test_large_output(target: Target, size: int) -> None:
+    """Every byte of it."""
+    assert output(target, size, lambda _: None)[:2] == (0, expected(size))
+
+
+def test_a_reader_that_stands_still(target: Target) -> None:
+    """Docker drops what nobody reads for two seconds: all of it, or an error."""
+    size = 32 << 20
+
+    def stop_for_a_while(pid: int) -> None:
+        for _ in range(3):
+            time.sleep(0.4)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(3)
+            os.kill(pid, signal.SIGCONT)
+
+    with contextlib.suppress(ProcessLookupError):
+        status, said, error = output(target, size, ignore_missing(stop_for_a_while))
+    if status == 0:
+        assert said == expected(size)
+    else:
+        assert "ConnectionFailed" in error and UNKNOWN in error
+
+
+def ignore_missing(disturb: Callable[[int], None]) -> Callable[[int], None]:
+    """Let the worker end before the disturbance is over."""
+
+    def disturbing(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            disturb(pid)
+
+    return disturbing
+
+
+def test_docker_is_killed_under_a_command(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon of this test's own: SIGKILL in the middle, then it is down, then it is back."""
+    monkeypatch.setenv("GANGWAY_BEDS", str(tmp_path_factory.mktemp("b", numbered=True)))
+    docker = Docker(beds.start("docker"))
+    try:
+        session = docker.session("busybox")
+        path = "/tmp/ready"
+        daemon = int(
+            (Path(os.environ["GANGWAY_BEDS"]) / "docker/dockerd.started").read_text().split()[0]
+        )
+        with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
+            during(
+                lambda: session.exec_command(f"echo 1 >{path}; sleep 300".encode()),
+                lambda: os.kill(daemon, signal.SIGKILL),
+                lambda: wait_for(docker, "busybox", path),
+            )
+        with pytest.raises(_core.ConnectionFailed, match="the engine cannot be reached"):
+            session.exec_command(b"true")
+        docker = Docker(beds.start("docker"))
+        assert docker.session("busybox").exec_command(b"echo back")[1] == b"back\n"
+    finally:
+        beds.stop("docker")
+
+
+@pytest.mark.soak
+def test_the_api_server_is_killed_under_a_command(bed_kubernetes: dict[str, str]) -> None:
+    """The stream breaks, kubectl may even exit 0: the outcome is unknown."""
+    kubectl = Kubectl(bed_kubernetes)
+    state = Path(bed_kubernetes["KUBECONFIG"]).parent
+    server = int((state / "kube-apiserver.started").read_text().split()[0])
+    path = f"/tmp/gangway-api-{os.getpid()}"
+    try:
+        with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
+            during(
+                lambda: kubectl.session().exec_command(f"echo 1 >{path}; sleep 20".encode()),
+                lambda: os.kill(server, signal.SIGKILL),
+                lambda: written(kubectl, path),
+            )
+        with pytest.raises(_core.ConnectionFailed, match="the engine cannot be reached"):
+            kubectl.session().exec_command(b"true")
+    finally:
+        beds.start("kubernetes")
+    assert kubectl.session().exec_command(b"echo back")[1] == b"back\n"
