@@ -66,6 +66,8 @@ def remove(engine: Engine, *names: str) -> None:
     for name in names:
         if known.get(name) == "paused":
             engine("unpause", name)
+        if known.get(name) in ("running", "paused"):
+            engine("kill", name, check=False)  # podman's `rm --force` first waits 10 s for TERM
         if name in known:
             # Podman fails, once, on a container whose monitor was killed.
             again = known[name] == "gone"
