@@ -20,6 +20,7 @@ __all__ = [
     "__version__",
     "docker",
     "kubectl",
+    "podman",
     "runc",
 ]
 
@@ -57,7 +58,7 @@ class BecomePrompt(Protocol):
 
 @final
 class Session:
-    """One container, entered through one engine as one user. Made by `runc`, `docker`, `kubectl`.
+    """One container, entered through one engine as one user. Made by the functions below.
 
     Nothing is asked of the engine before the first call. A session belongs to the process that made
     it, and serves one call at a time.

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         (
             "link",
             _link,
-            "make the short names runc, docker and kubectl mean gangway's plugins",
+            f"make the short names {', '.join(link.NAMES)} mean gangway's plugins",
         ),
         ("unlink", _unlink, "take back what link did"),
     ):

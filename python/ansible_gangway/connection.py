@@ -33,6 +33,11 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     # The version that a plugin file was written for: it need not be this installation's.
     collection_version = ""
 
+    # Options that another plugin has under another name, and what a timeout of 0 means to it.
+    env_name = "extra_env"
+    working_dir_name = "working_dir"
+    timeout_of_zero = 0
+
     has_pipelining = True
     # No engine is asked for a terminal. True would only let become plugins that need one (run0,
     # machinectl) start and then fail in their own words.
@@ -93,7 +98,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         return value and os.path.expanduser(value)
 
     def _shared_arguments(self) -> dict[str, Any]:
-        timeout = self.get_option("container_timeout")
+        timeout = self.get_option("container_timeout") or self.timeout_of_zero
         if timeout < 1:
             raise AnsibleError(
                 f"{self.target()}: container_timeout is {timeout}: it must be at least 1 second, "
@@ -105,8 +110,8 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
             "executable": self.path_option(f"{self.transport}_executable")
             or _bytes(self.transport),
             "extra_args": self.bytes_option(f"{self.transport}_extra_args") or b"",
-            "env": self.env_option("extra_env"),
-            "working_dir": self.bytes_option("working_dir"),
+            "env": self.env_option(self.env_name),
+            "working_dir": self.bytes_option(self.working_dir_name),
             "timeout": float(timeout),
             "shell": _bytes(shell[0]),
         }

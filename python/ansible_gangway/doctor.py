@@ -17,11 +17,12 @@ from ansible_gangway.probe import Finding, run
 ANSIBLE_TIMEOUT = 20.0
 """Seconds for Ansible to say how it is set up: a first import from a cold disk is slow."""
 
-# Run by the interpreter that runs Ansible, as a playbook in the directory argv[1] would see things.
+# Run by the interpreter that runs Ansible, as a playbook in the directory argv[1] would see things;
+# the other arguments are short names.
 ASK_ANSIBLE = """
 import json, sys
 del sys.path[0]  # the present directory, which a playbook does not have there
-directory = sys.argv[1]
+directory, *names = sys.argv[1:]
 import ansible.release
 from ansible.plugins.loader import add_all_plugin_dirs, connection_loader, init_plugin_loader
 from ansible.utils.collection_loader import AnsibleCollectionConfig
@@ -40,7 +41,7 @@ try:
     view["collection"] = list(collection.__path__)[0]
 except ImportError:
     pass
-for name in ("runc", "docker", "kubectl"):
+for name in names:
     found = connection_loader.find_plugin_with_context(name)
     view["short_names"][name] = found.plugin_resolved_path if found.resolved else None
 print(json.dumps(view))
@@ -54,7 +55,7 @@ def examine(playbook_dir: str) -> list[Finding]:
     directory = os.path.abspath(playbook_dir)
     with ThreadPoolExecutor() as pool:
         view = pool.submit(_ask_ansible, directory)
-        probes = [pool.submit(probe) for probe in (engines.runc, engines.docker, engines.kubectl)]
+        probes = [pool.submit(engines.PROBES[name]) for name in link.NAMES]
         return [
             installation(),
             *ansible(view.result()),
@@ -190,7 +191,8 @@ def _ask_ansible(directory: str) -> dict[str, Any]:
     python = re.search(r"python version = .*\((/[^()]+)\)\s*$", version.stdout, re.MULTILINE)
     if python is None:
         return {"error": f"{ansible} --version: {version.reason or 'names no Python'}"}
-    answer = run([python.group(1), "-c", ASK_ANSIBLE, directory], ANSIBLE_TIMEOUT, directory)
+    ask = [python.group(1), "-c", ASK_ANSIBLE, directory, *link.NAMES]
+    answer = run(ask, ANSIBLE_TIMEOUT, directory)
     if not answer.ok:
         return {"error": f"{ansible} cannot be asked: {answer.reason}"}
     view: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])

@@ -50,9 +50,7 @@ def runc() -> Finding:
             "Run Ansible as the user who started the containers, for most root, or name the "
             "directory of their state with ansible_runc_root.",
         )
-    states = Counter(container.get("status") for container in _json(listing.stdout) or [])
-    containers = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    return Finding("runc", "ok", f"{text}: {containers or 'no containers'}")
+    return Finding("runc", "ok", f"{text}: {_containers(listing.stdout, 'status')}")
 
 
 def docker() -> Finding:
@@ -79,6 +77,28 @@ def docker() -> Finding:
         "Start the daemon, or say where it is with DOCKER_HOST or DOCKER_CONTEXT; its socket must "
         "be open to the user who runs Ansible.",
     )
+
+
+def podman() -> Finding:
+    """Whether Podman is there, and the containers that this user has."""
+    client = _client("podman")
+    if isinstance(client, Finding):
+        return client
+    version = run([client, "version", "--format", "{{json .}}"])
+    text = f"{_version(_json(version.stdout), 'Client')} ({client})"
+    for name in ("CONTAINER_HOST", "CONTAINER_CONNECTION"):
+        if os.environ.get(name):
+            text += f", {name} {without_secrets(os.environ[name])}"
+    listing = run([client, "ps", "--all", "--format", "json"])
+    if not listing.ok:
+        return Finding(
+            "podman",
+            "problem",
+            f"{text}: {listing.reason}",
+            "Run Ansible as the user who started the containers; a service elsewhere has to run "
+            "where CONTAINER_HOST or CONTAINER_CONNECTION says.",
+        )
+    return Finding("podman", "ok", f"{text}: {_containers(listing.stdout, 'State')}")
 
 
 def kubectl() -> Finding:
@@ -139,6 +159,13 @@ def _runc_default_root() -> str:
     return f"{runtime}/runc" if runtime and os.geteuid() != 0 else "/run/runc"
 
 
+def _containers(listing: str, key: str) -> str:
+    """Count the containers of a listing in JSON by their state."""
+    states = Counter(str(container.get(key)) for container in _json(listing) or [])
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return counts or "no containers"
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
@@ -152,3 +179,6 @@ def _version(versions: Any, part: str, key: str = "Version") -> str:
     except (KeyError, TypeError):
         # Not all clients print all parts: without a daemon there is no server.
         return "of unknown version"
+
+
+PROBES = {"runc": runc, "docker": docker, "podman": podman, "kubectl": kubectl}

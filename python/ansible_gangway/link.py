@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-PLUGINS = ("runc.py", "docker.py", "kubectl.py")
+NAMES = ("runc", "docker", "podman", "kubectl")
+PLUGINS = tuple(f"{name}.py" for name in NAMES)
 COLLECTION_PLUGINS = Path("ansible_collections/gangway/exec/plugins/connection")
 
 

@@ -17,6 +17,7 @@ import ansible_gangway
 from ansible_gangway import doctor, engines, link, probe
 
 COLLECTION = link.plugin_directory().parent.parent
+ENGINES = ("runc", "docker", "podman", "kubectl")
 
 
 class Report(NamedTuple):
@@ -66,10 +67,9 @@ def test_missing_engines_are_no_error(examine: Callable[..., Report]) -> None:
         "ansible-gangway": "ok",
         "ansible-core": "ok",
         "gangway.exec": "ok",
-        **dict.fromkeys(("'runc'", "'docker'", "'kubectl'"), "absent"),
-        **dict.fromkeys(("runc", "docker", "kubectl"), "absent"),
+        **{subject: "absent" for engine in ENGINES for subject in (engine, f"'{engine}'")},
     }
-    for engine in ("runc", "docker", "kubectl"):
+    for engine in ENGINES:
         assert f"no {engine} in PATH" in report.findings[engine]["text"]
         assert f"ansible_{engine}_executable" in report.findings[engine]["advice"]
     assert sys.executable in report.findings["ansible-core"]["text"]
@@ -174,10 +174,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
     return write
 
 
-PROBES = {"runc": engines.runc, "docker": engines.docker, "kubectl": engines.kubectl}
-
-
-@pytest.mark.parametrize("engine", PROBES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_client_that_hangs_is_ended(
     engine: str,
     client: Callable[[str, str], None],
@@ -188,7 +185,7 @@ def test_a_client_that_hangs_is_ended(
     client(engine, f"sleep 77 & echo $! >> {tmp_path}/children; wait")
     monkeypatch.setattr(probe.run, "__defaults__", (0.3, None))
     start = time.monotonic()
-    found = PROBES[engine]()
+    found = engines.PROBES[engine]()
     assert time.monotonic() - start < 10
     assert found.state == "problem"
     assert "no answer within 0.3 seconds" in found.text
@@ -207,14 +204,14 @@ def running(pid: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("engine", PROBES)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("script", ["exit 3", "echo nonsense", "echo '[]'", "echo null", ":"])
 def test_a_client_that_talks_nonsense(
     engine: str, script: str, client: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client(engine, script)
     monkeypatch.setenv("ANSIBLE_RUNC_ROOT", "/")
-    found = PROBES[engine]()
+    found = engines.PROBES[engine]()
     assert found.subject == engine
     assert found.state in ("ok", "problem")
 
@@ -232,6 +229,11 @@ def test_secrets_are_hidden(
     found = engines.docker()
     assert "s3cret" not in repr(found)
     assert "tcp://bob:***@docker:2376" in found.text
+    monkeypatch.setenv("CONTAINER_HOST", "ssh://bob:s3cret@podman/run/podman.sock")
+    client("podman", 'echo "cannot connect to $CONTAINER_HOST" >&2; exit 125')
+    found = engines.podman()
+    assert "s3cret" not in repr(found)
+    assert "cannot connect to ssh://bob:***@podman/run/podman.sock" in found.text
     monkeypatch.setenv("K8S_AUTH_TOKEN", "s3cret")
     monkeypatch.setenv("K8S_AUTH_CONTEXT", "prod")
     client("kubectl", f'echo "$@" >> {tmp_path}/arguments; echo no; exit 1')

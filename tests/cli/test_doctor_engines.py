@@ -39,6 +39,24 @@ def test_docker_without_a_daemon(
     assert found.advice
 
 
+def test_podman(bed_podman: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_PODMAN_EXECUTABLE", bed_podman["GANGWAY_PODMAN"])
+    found = engines.podman()
+    assert found.state == "ok", found
+    assert "unknown version" not in found.text
+    assert int(found.text.split(" running")[0].split()[-1]) >= 2
+
+
+def test_podman_without_its_service(
+    bed_podman: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_HOST", "unix:///nowhere.sock")
+    found = engines.podman()
+    assert found.state == "problem"
+    assert "CONTAINER_HOST unix:///nowhere.sock" in found.text
+    assert found.advice
+
+
 def test_kubectl(bed_kubernetes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     use(bed_kubernetes, monkeypatch)
     monkeypatch.setenv("ANSIBLE_KUBECTL_EXECUTABLE", bed_kubernetes["GANGWAY_KUBECTL"])

@@ -36,18 +36,18 @@ def tree(directory: Path) -> dict[str, str]:
     }
 
 
-LINKED = {name: str(SOURCE / name) for name in ("runc.py", "docker.py", "kubectl.py")}
+LINKED = {name: str(SOURCE / name) for name in ("runc.py", "docker.py", "podman.py", "kubectl.py")}
 
 
 def test_link_and_unlink(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["link"]) == 0
     assert tree(directory) == LINKED
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["linked"] * 3
+    assert [line.split()[0] for line in out.splitlines()] == ["linked"] * 4
     assert err == ""
     assert cli.main(["unlink"]) == 0
     assert tree(directory) == {}
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["removed"] * 3
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["removed"] * 4
 
 
 def test_twice_changes_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,13 +56,13 @@ def test_twice_changes_nothing(directory: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     assert cli.main(["link", "--user"]) == 0
     assert {path: os.lstat(path) for path in directory.iterdir()} == before
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["unchanged"] * 3
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["unchanged"] * 4
     cli.main(["unlink"])
     capsys.readouterr()
     assert cli.main(["unlink"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
         ["not", "linked"]
-    ] * 3
+    ] * 4
 
 
 def test_next_to_playbooks(home: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.ansible import Ansible
 from support.skip import cannot_run
 
-PLUGINS = ["runc", "docker", "kubectl"]
+PLUGINS = ["runc", "docker", "podman", "kubectl"]
 # What is installed first: the Python for it.
 INSTALLED = {
     "ansible-core~=2.21.0": "3.13",

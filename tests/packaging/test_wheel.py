@@ -28,7 +28,7 @@ def test_version_is_the_projects(repository: Path, wheel: Path) -> None:
     [
         *(
             f"{COLLECTION}/plugins/connection/{engine}.py"
-            for engine in ("runc", "docker", "kubectl")
+            for engine in ("runc", "docker", "podman", "kubectl")
         ),
         f"{COLLECTION}/galaxy.yml",
         f"{COLLECTION}/README.md",

@@ -8,7 +8,7 @@ from typing import Any
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader, init_plugin_loader
 
-ENGINES = ("runc", "docker", "kubectl")
+ENGINES = ("runc", "docker", "podman", "kubectl")
 
 init_plugin_loader()
 

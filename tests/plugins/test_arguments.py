@@ -29,6 +29,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "user": None,
         "privileged": False,
     },
+    "podman": {**SHARED, "executable": b"podman", "container": b"box", "user": None},
     "kubectl": {
         **SHARED,
         "executable": b"kubectl",
@@ -85,7 +86,7 @@ def test_options_of_every_plugin(engine: str, sessions: list[RecordingSession]) 
     }
 
 
-@pytest.mark.parametrize("engine", ["runc", "docker"])
+@pytest.mark.parametrize("engine", ["runc", "docker", "podman"])
 def test_container_and_user(engine: str, sessions: list[RecordingSession]) -> None:
     got = arguments(
         sessions, engine, **{f"ansible_{engine}_host": "café", f"ansible_{engine}_user": 1000}
@@ -169,13 +170,20 @@ def test_environment_holds_strings_only(
     engine: str, env: dict[Any, Any], sessions: list[RecordingSession]
 ) -> None:
     key = next(iter(env))
-    with pytest.raises(AnsibleError, match=rf"of {key!r} in the extra_env option is not a string"):
+    option = "extra_env_vars" if engine == "podman" else "extra_env"
+    with pytest.raises(AnsibleError, match=rf"of {key!r} in the {option} option is not a string"):
         arguments(sessions, engine, **{f"ansible_{engine}_extra_env": env})
     assert not sessions
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("seconds", [0, -1])
+def test_podman_timeout_of_zero_is_the_default(sessions: list[RecordingSession]) -> None:
+    assert arguments(sessions, "podman", ansible_podman_timeout=0)["timeout"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("engine", "seconds"),
+    [*((engine, 0) for engine in ENGINES if engine != "podman"), *((e, -1) for e in ENGINES)],
+)
 def test_a_wait_has_a_bound(engine: str, seconds: int, sessions: list[RecordingSession]) -> None:
     with pytest.raises(AnsibleError, match=f"container_timeout is {seconds}: it must be at least"):
         arguments(sessions, engine, **{f"ansible_{engine}_timeout": seconds})
@@ -221,6 +229,32 @@ def test_docker_cmd_for_synchronize(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     client.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert plugin.docker_cmd == str(client)
+
+
+def test_podman_options_for_synchronize() -> None:
+    # It reads the dictionary itself, and puts both in front of `exec`.
+    plugin = connection("podman", ansible_podman_extra_args="--remote")
+    assert plugin.transport == "podman"
+    assert plugin._options["podman_executable"] == "podman"
+    assert plugin._options["podman_extra_args"] == "--remote"
+
+
+@pytest.mark.parametrize(
+    ("method", "sudoable", "sent"),
+    [
+        ("auto", True, b"echo 'a b'"),
+        ("none", True, b"echo 'a b'"),
+        ("sudo", True, b"""sudo -n /bin/sh -c 'echo '"'"'a b'"'"''"""),
+        ("su", True, b"""su -c 'echo '"'"'a b'"'"''"""),
+        ("sudo", False, b"echo 'a b'"),
+    ],
+)
+def test_podman_privilege_escalation(
+    method: str, sudoable: bool, sent: bytes, sessions: list[RecordingSession]
+) -> None:
+    plugin = connection("podman", ansible_podman_privilege_escalation=method)
+    plugin.exec_command("echo 'a b'", sudoable=sudoable)
+    assert sessions[0].calls == [("exec", sent, None, None)]
 
 
 def test_a_loop_gives_each_item_its_options(sessions: list[RecordingSession]) -> None:

@@ -110,6 +110,53 @@ KUBECTL = {
 }
 
 
+# As `ansible-doc --json` shows them of containers.podman.podman 1.21.0.
+PODMAN = {
+    "remote_addr": Option(
+        "inventory_hostname",
+        vars=("inventory_hostname", "ansible_host", "ansible_podman_host"),
+        env=("ANSIBLE_PODMAN_HOST",),
+        ini=("defaults/remote_addr",),
+    ),
+    "remote_user": Option(
+        vars=("ansible_user",), env=("ANSIBLE_REMOTE_USER",), ini=("defaults/remote_user",)
+    ),
+    "podman_extra_args": Option(
+        "",
+        "string",
+        vars=("ansible_podman_extra_args",),
+        env=("ANSIBLE_PODMAN_EXTRA_ARGS",),
+        ini=("defaults/podman_extra_args",),
+    ),
+    "podman_executable": Option(
+        "podman",
+        "string",
+        vars=("ansible_podman_executable",),
+        env=("ANSIBLE_PODMAN_EXECUTABLE",),
+        ini=("defaults/podman_executable",),
+    ),
+    "container_timeout": Option(
+        0,
+        "integer",
+        vars=("ansible_podman_timeout",),
+        env=("ANSIBLE_PODMAN_TIMEOUT",),
+        ini=("defaults/podman_timeout",),
+    ),
+    "mount_detection": Option(
+        True,
+        "boolean",
+        vars=("ansible_podman_mount_detection",),
+        env=("ANSIBLE_PODMAN_MOUNT_DETECTION",),
+    ),
+    "ignore_mount_errors": Option(True, "boolean", vars=("ansible_podman_ignore_mount_errors",)),
+    "extra_env_vars": Option({}, "dict", vars=("ansible_podman_extra_env",)),
+    "privilege_escalation_method": Option(
+        "auto", "string", vars=("ansible_podman_privilege_escalation",)
+    ),
+    "working_directory": Option(type="string", vars=("ansible_podman_working_directory",)),
+}
+
+
 def ours(engine: str, timeout: int) -> dict[str, Option]:
     """Return the options that every plugin of this collection has."""
     upper, section = engine.upper(), f"{engine}_connection"
@@ -163,6 +210,26 @@ EXPECTED = {
         ),
     },
     "docker": {**DOCKER, **ours("docker", 10)},
+    "podman": {
+        **PODMAN,
+        "remote_user": USER._replace(vars=("ansible_user", "ansible_podman_user")),
+        "podman_executable": PODMAN["podman_executable"]._replace(
+            ini=("podman_connection/executable", "defaults/podman_executable")
+        ),
+        "podman_extra_args": PODMAN["podman_extra_args"]._replace(
+            ini=("podman_connection/extra_cli_args", "defaults/podman_extra_args")
+        ),
+        "working_directory": Option(
+            type="string",
+            vars=("ansible_podman_working_dir", "ansible_podman_working_directory"),
+            env=("ANSIBLE_PODMAN_WORKING_DIR",),
+            ini=("podman_connection/working_dir",),
+        ),
+        "container_timeout": ours("podman", 10)["container_timeout"]._replace(
+            ini=("defaults/timeout", "podman_connection/timeout", "defaults/podman_timeout")
+        ),
+        "pipelining": ours("podman", 10)["pipelining"],
+    },
     "kubectl": {
         **KUBECTL,
         **ours("kubectl", 30),
@@ -209,15 +276,21 @@ def test_every_option_is_the_expected_one(engine: str) -> None:
     assert declared(engine) == EXPECTED[engine]
 
 
-@pytest.mark.parametrize(("engine", "peer"), [("docker", DOCKER), ("kubectl", KUBECTL)])
+@pytest.mark.parametrize(
+    ("engine", "peer"), [("docker", DOCKER), ("podman", PODMAN), ("kubectl", KUBECTL)]
+)
 def test_nothing_of_the_peer_is_lost(engine: str, peer: dict[str, Option]) -> None:
     for name, option in peer.items():
         mine = declared(engine)[name]
-        assert (mine.default, mine.type) == (option.default, option.type)
+        default = 10 if option is PODMAN["container_timeout"] else option.default
+        assert (mine.default, mine.type) == (default, option.type)
         for source in ("vars", "env", "ini", "cli", "keyword", "aliases"):
-            # The last name that is set wins, so what is added comes first.
+            # The last name that is set wins: what is added comes first, or is this engine's own.
+            names = getattr(mine, source)
+            if source == "vars" and name == "remote_user":
+                names = tuple(name for name in names if name != "ansible_podman_user")
             wanted: tuple[str, ...] = getattr(option, source)
-            assert getattr(mine, source)[-len(wanted) or None :] == wanted or not wanted
+            assert names[-len(wanted) or None :] == wanted or not wanted
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -239,6 +312,7 @@ def test_every_variable_sets_its_option(engine: str, option: str, variable: str)
     default = EXPECTED[engine][option].default
     value = values.get(EXPECTED[engine][option].type or "", "x")
     value = not default if isinstance(default, bool) else value
+    value = "sudo" if default == "auto" else value
     variables: dict[str, Any] = {"inventory_hostname": None, "ansible_host": None}
     plugin = connection(engine, **{**variables, variable: value})
     assert plugin.get_option(option) == value

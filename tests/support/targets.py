@@ -21,6 +21,7 @@ SHARED: dict[str, Any] = {
 }
 RUNC: dict[str, Any] = {"executable": b"runc", "root": None, "user": None}
 DOCKER: dict[str, Any] = {"executable": b"docker", "user": None, "privileged": False}
+PODMAN: dict[str, Any] = {"user": None}
 KUBECTL: dict[str, Any] = dict.fromkeys(
     (
         "container",
@@ -161,6 +162,30 @@ class Docker(Target):
         return {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
 
 
+class Podman(Target):
+    """Podman, through the bed's wrapper, which leads it to a storage of the bed's own."""
+
+    engine = bed = "podman"
+
+    def session(self, container: str = "target", **options: Any) -> _core.Session:
+        """Open a session on a container of the bed."""
+        here = {"executable": os.fsencode(self.env["GANGWAY_PODMAN"])}
+        return _core.podman(container=container.encode(), **{**SHARED, **PODMAN, **here, **options})
+
+    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
+        """Return a `podman exec` command line."""
+        attach = ["--interactive", "--detach-keys="] if stdin else []
+        return [self.env["GANGWAY_PODMAN"], "exec", *attach, container, *argv]
+
+    def variables(self, container: str) -> dict[str, Any]:
+        """Return the inventory variables of a container."""
+        return {
+            "ansible_connection": "gangway.exec.podman",
+            "ansible_host": container,
+            "ansible_podman_executable": self.env["GANGWAY_PODMAN"],
+        }
+
+
 class Kubectl(Target):
     """Pods of the bed's cluster, as its administrator."""
 
@@ -190,4 +215,9 @@ class Kubectl(Target):
         return {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
 
 
-ENGINES: dict[str, type[Target]] = {"runc": Runc, "docker": Docker, "kubectl": Kubectl}
+ENGINES: dict[str, type[Target]] = {
+    "runc": Runc,
+    "docker": Docker,
+    "podman": Podman,
+    "kubectl": Kubectl,
+}
