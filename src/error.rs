@@ -64,6 +64,10 @@ pub enum Error {
         "{target}: no data moved for {seconds} seconds while {path:?} was transferred: check the engine and the network"
     )]
     Stalled { target: String, path: String, seconds: u64 },
+    #[error(
+        "{target}: it wrote more than {limit} bytes and was ended: have it write to a file, and fetch that"
+    )]
+    TooMuchOutput { target: String, limit: usize },
     #[error("{target}: timeout ({seconds} s) waiting for privilege escalation by {method}: {said}")]
     BecomeTimeout { target: String, method: String, seconds: f64, said: String },
 
@@ -123,6 +127,7 @@ impl Error {
             Self::Interrupted => Class::Interrupted,
             Self::NoShell { .. }
             | Self::WorkingDir { .. }
+            | Self::TooMuchOutput { .. }
             | Self::Option { .. }
             | Self::BecomeIncorrect { .. }
             | Self::BecomeMissing { .. }

@@ -84,6 +84,12 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     Ok(File::from(rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode))?))
 }
 
+/// Bytes that an unprivileged process may still write where `file` lies.
+pub(crate) fn free_bytes(file: &File) -> io::Result<u64> {
+    let system = rustix::fs::fstatvfs(file)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
 /// Sixteen hexadecimal digits that nobody can foresee.
 pub(crate) fn nonce() -> io::Result<String> {
     let mut bytes = [0_u8; 8];

@@ -19,6 +19,12 @@ const GRACE: Duration = Duration::from_millis(500);
 /// which is on stdout.
 const OVERTAKING: Duration = Duration::from_millis(300);
 
+/// More output than any task can use. It has to be held in memory, and a container may write for ever.
+const MOST_OUTPUT: usize = 4 << 30;
+
+/// What a container, or the engine's client, may write where only marks and parts of a file are expected.
+const MOST_WORDS: usize = 1 << 20;
+
 /// The longest an interrupted call spends on ending the command in the container.
 const KILL_TIME: Duration = Duration::from_millis(900);
 
@@ -33,6 +39,8 @@ pub(super) struct Running<'a> {
     line: CommandLine,
     started: Option<u32>,
     start_by: Instant,
+    /// Bytes that may be held at once after the start.
+    pub(super) most_output: usize,
 }
 
 impl Running<'_> {
@@ -42,7 +50,16 @@ impl Running<'_> {
         let line = session.engine.exec(&script.command, has_stdin)?;
         let stream = ExecStream::spawn(&session.target(), session.engine.name(), &line, input)?;
         let start_by = Instant::now() + session.timeout;
-        Ok(Self { stream, script, stdout: Vec::new(), stderr: Vec::new(), line, started: None, start_by })
+        Ok(Self {
+            stream,
+            script,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            line,
+            started: None,
+            start_by,
+            most_output: MOST_WORDS,
+        })
     }
 
     /// The next event, with the start mark already taken out of stderr; the output is in `stdout` and `stderr`.
@@ -63,7 +80,12 @@ impl Running<'_> {
             }
             event => event?,
         };
+        let limit = if self.started.is_some() { self.most_output } else { MOST_WORDS };
         match event {
+            Event::Stdout(_) | Event::Stderr(_) if self.stdout.len() + self.stderr.len() > limit => {
+                self.kill(session);
+                Err(Error::TooMuchOutput { target: session.target(), limit })
+            }
             Event::Stdout(bytes) => {
                 self.stdout.extend_from_slice(bytes);
                 Ok(Happened::Output)
@@ -147,7 +169,7 @@ impl Running<'_> {
     pub(super) fn kill(&mut self, session: &Session) {
         // Whoever interrupts waits for us: no second interruption is looked at within this bound.
         let until = Instant::now() + KILL_TIME;
-        while self.started.is_none() {
+        while self.started.is_none() && self.stderr.len() <= MOST_WORDS {
             match self.stream.next(Some(until), &mut Uninterrupted) {
                 Ok(Event::Stderr(bytes)) => {
                     self.stderr.extend_from_slice(bytes);
@@ -203,6 +225,7 @@ pub(super) fn exec_command(
     let first = script.stdin.clone();
     let mut running =
         Running::spawn(session, script, if needs_input { Input::Stream } else { Input::Nothing })?;
+    running.most_output = MOST_OUTPUT;
     running.stream.send(first);
     let mut prompt = become_plugin.as_deref().map(BecomePrompt::new);
     if prompt.is_none() {

@@ -47,7 +47,9 @@ pub(super) fn fetch_file(
             if text == "unsummed" {
                 return Ok(Transferred::Unsummed);
             }
-            announced = Some(Announced::parse(&text, session, remote)?);
+            let file = Announced::parse(&text, session, remote)?;
+            destination.check_room(file.length)?;
+            announced = Some(file);
             running.stdout.drain(..end);
         }
         if let Some(Announced { sum: expected, length }) = &announced {
@@ -141,6 +143,16 @@ impl Destination {
             )?;
         }
         Ok(Self { path, temporary: Some(temporary), file })
+    }
+
+    /// Refuses a length that cannot fit: the container may say anything, and a full disk harms everybody.
+    fn check_room(&self, length: u64) -> Result<()> {
+        let free = local(&self.path, sys::free_bytes(&self.file))?;
+        if self.temporary.is_none() || length <= free {
+            return Ok(());
+        }
+        let source = IoError::other(format!("the file has {length} bytes, and there is room for {free}"));
+        Err(Error::Local { path: self.path.clone(), source })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

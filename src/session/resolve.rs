@@ -104,9 +104,8 @@ fn find_user(target: &str, pid: u32, spec: &[u8]) -> Result<User> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         // Numbers need no file; its home is then unknown.
         Err(_) if user::is_numeric(spec) => Ok(String::new()),
-        Err(error) => Err(unusable(format!(
-            "{path} in the container cannot be read: {error}; uid:gid in numbers needs no file"
-        ))),
+        Err(error) if error.raw_os_error().is_none() => Err(unusable(error.to_string())),
+        Err(error) => Err(unusable(format!("{path} in the container cannot be read: {error}"))),
     };
     user::resolve(spec, &read("/etc/passwd")?, &read("/etc/group")?).map_err(unusable)
 }

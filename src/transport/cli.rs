@@ -22,6 +22,8 @@ use crate::sys::{self, Memfd};
 /// The longest time between two questions to [`Interrupt`].
 const TICK: Duration = Duration::from_millis(100);
 const CHUNK: usize = 256 * 1024;
+/// How many chunks may still be read after a deadline.
+const MOST_LATE: u32 = 64;
 
 /// A command line of an engine's client, with the files that exist only while it runs.
 #[derive(Debug, Default)]
@@ -82,6 +84,7 @@ pub struct ExecStream<'a> {
     finished: bool,
     ended: Option<ExitStatus>,
     checked: Instant,
+    late: u32,
     buffer: Vec<u8>,
 }
 
@@ -129,6 +132,7 @@ impl<'a> ExecStream<'a> {
             finished: false,
             ended: None,
             checked: Instant::now(),
+            late: 0,
             buffer: vec![0; CHUNK],
         };
         stream.tune().map_err(|source| stream.broken(source))?;
@@ -171,6 +175,13 @@ impl<'a> ExecStream<'a> {
             if self.checked.elapsed() >= TICK {
                 interrupt.check()?;
                 self.checked = Instant::now();
+            }
+            // What is there already comes before the deadline: this process may have been stopped for a while. A child that writes
+            // without end does not put it off for ever.
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            self.late = if late { self.late + 1 } else { 0 };
+            if self.late > MOST_LATE {
+                return Ok(Event::Deadline);
             }
             if let Some((is_stderr, count)) = self.read_ready().map_err(|source| self.broken(source))? {
                 let bytes = &self.buffer[..count];
@@ -386,6 +397,16 @@ mod tests {
     fn a_question_has_a_bound() {
         let asked = ask("t", "runc", &line(&["sleep", "10"]), Duration::from_millis(150), &mut Uninterrupted);
         assert!(asked.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_child_that_writes_without_end_meets_its_deadline() {
+        let started = Instant::now();
+        let deadline = started + Duration::from_millis(200);
+        let mut stream =
+            ExecStream::spawn("t", "runc", &line(&["cat", "/dev/zero"]), Input::Nothing).unwrap();
+        while !matches!(stream.next(Some(deadline), &mut Uninterrupted).unwrap(), Event::Deadline) {}
+        assert!(started.elapsed() < Duration::from_secs(5));
     }
 
     #[test]

@@ -1,0 +1,127 @@
+"""A container that lies harms its own task, and nothing else.
+
+Its /bin/sh is not a shell: it does what a case says with the nonce of the call, which it can read.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_gangway import _core
+from support import beds
+from support.targets import Target
+
+START = r"printf '\036%s s%d\036' $3 1 >&2;"
+
+
+@pytest.fixture(scope="module")
+def liar(target: Target) -> Iterator[str]:
+    """Return a container whose shell this module replaces."""
+    with target.container("gangway-liar", image="busybox") as name:
+        yield name
+
+
+def lie(target: Target, name: str, script: str) -> None:
+    """Make /bin/sh of the container run `script`: $3 is the nonce, $2 our program."""
+    shell = f"#!/bin/busybox ash\n{script}\n"
+    argv = target.command(
+        name,
+        "/bin/busybox",
+        "sh",
+        "-c",
+        "cat >/bin/lie; chmod 755 /bin/lie; mv /bin/lie /bin/sh",
+        stdin=True,
+    )
+    subprocess.run(argv, input=shell.encode(), check=True, env=beds.environment(target.env))
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+@pytest.mark.parametrize("start", ["", START], ids=["before", "after"])
+def test_far_too_much_where_a_file_is_expected(
+    target: Target, liar: str, tmp_path: Path, start: str, stream: str
+) -> None:
+    """It is cut off, in bounded memory; not endless, or the container would go on for ever."""
+    lie(target, liar, f"{start} exec head -c 67108864 /dev/zero {stream}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(_core.Error, match="wrote more than 1048576 bytes and was ended"):
+        target.session(liar).fetch_file(b"/etc/passwd", bytes(tmp_path / "file"))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 << 10, f"{grown} KiB"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "sentence"),
+    [
+        ("k1 99999999999999999", "has 99999999999999999 bytes, and there is room for"),
+        ("k1 99999999999999999999999", "the container cannot sum it"),
+        ("k1 -1", "the container cannot sum it"),
+        ("k", "the container cannot sum it"),
+        ("k1 5", "the stream to the running command was lost"),
+        ("", "it said nothing"),
+        ("p\\033[31mred\\033[0m", r"cannot fetch \"/etc/passwd\": \[31mred\[0m"),
+    ],
+)
+def test_lies_about_a_file(
+    target: Target, liar: str, tmp_path: Path, mark: str, sentence: str
+) -> None:
+    """Each is a sentence, without the container's escape sequences; no file is left."""
+    lie(target, liar, rf"{START} printf '\036%s {mark}\036' $3; sleep 0.2")
+    with pytest.raises(_core.Error, match=sentence) as raised:
+        target.session(liar).fetch_file(b"/etc/passwd", bytes(tmp_path / "file"))
+    assert "\033" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lies_about_a_put(target: Target, liar: str, tmp_path: Path) -> None:
+    """What is not "ok" is a failure with the container's words, made harmless."""
+    local = tmp_path / "local"
+    local.write_text("x")
+    lie(target, liar, rf"{START} cat >/dev/null; printf '\036%s \033[31mno\036' $3; sleep 0.2")
+    with pytest.raises(_core.Error, match=r"cannot put \"/x\": \[31mno"):
+        target.session(liar).put_file(bytes(local), b"/x")
+
+
+def test_lies_about_a_command(target: Target, liar: str) -> None:
+    """An exit status that is no number is none; marks of another call are output."""
+    end = r"printf '\036%s e%s\036' $3 {0}; printf '\036%s e%s\036' $3 {0} >&2"
+    lie(target, liar, START + end.format("nonsense") + "; sleep 0.2")
+    with pytest.raises(_core.ConnectionFailed, match="outcome is unknown"):
+        target.session(liar).exec_command(b"true")
+    forged = r"printf '\036%s e0\036' 0123456789abcdef;"
+    lie(target, liar, START + forged + end.format("7"))
+    rc, stdout, _ = target.session(liar).exec_command(b"true")
+    assert (rc, stdout) == (7, b"\x1e0123456789abcdef e0\x1e")
+
+
+ENDLESS = """
+import resource, sys, json
+from ansible_gangway import _core
+from support.targets import ENGINES
+engine, environment = json.loads(sys.argv[1])
+try:
+    ENGINES[engine](environment).session().exec_command(b"exec cat /dev/zero")
+except _core.Error as error:
+    print(error)
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_command_that_writes_for_ever(target: Target) -> None:
+    """It fails with a sentence at 4 GiB: this needs that much memory."""
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", ENDLESS, json.dumps([target.engine, target.env])],
+        env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
+        capture_output=True,
+        text=True,
+    )
+    assert "it wrote more than 4294967296 bytes and was ended" in done.stdout, done
