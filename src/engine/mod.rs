@@ -91,6 +91,11 @@ impl Engine {
         }
     }
 
+    /// True when output is lost where a command leaves some of its stdin unread.
+    pub fn loses_output_with_unread_stdin(&self) -> bool {
+        matches!(self, Self::Podman(_))
+    }
+
     /// What the container's shell must do itself.
     pub fn prelude(&self) -> Prelude<'_> {
         match self {

@@ -2,6 +2,10 @@
 //!
 //! Every exec clears the detach keys: podman looks for them (0x10 0x11 by default) in a stdin that is no terminal, too, and eats
 //! them.
+//!
+//! conmon, which podman starts for each exec, closes its socket as soon as the command ends. Where stdin was not read to its end
+//! that resets the connection, and podman ends with the command's status but without its output; a shell that reads the rest
+//! prevents it.
 
 use super::{Env, Refusal, add_env, os};
 use crate::error::{Error, Result, said, shown};
@@ -90,6 +94,13 @@ impl Podman {
             }
         } else if has("exec: \"/bin/sh\"") || has("executable file `/bin/sh` not found") {
             Error::NoShell { target, shell: "/bin/sh".to_owned(), said }
+        } else if text.trim().is_empty() {
+            // podman says why it did not start a command; here it passed the status on, and lost the output.
+            let code = refusal.code.map_or_else(|| "a signal".to_owned(), |code| format!("status {code}"));
+            Error::OutcomeUnknown {
+                target,
+                said: format!("podman ended with {code} and passed no output on"),
+            }
         } else {
             Error::EngineFailed { target, said }
         }
@@ -152,10 +163,11 @@ mod tests {
                 "Error: unknown flag: --nope\nSee 'podman exec --help'",
                 "failed to start the command: unknown flag: --nope; See",
             ),
+            ("", "was lost (podman ended with status 3 and passed no output on); its outcome is unknown"),
         ];
         for (stderr, expected) in table {
-            let error =
-                podman().refusal(&Refusal { stderr: stderr.as_bytes(), ..Refusal::default() }).to_string();
+            let refusal = Refusal { code: Some(3), stderr: stderr.as_bytes(), ..Refusal::default() };
+            let error = podman().refusal(&refusal).to_string();
             assert!(error.contains(expected) && error.starts_with("podman container \"web\""), "{error}");
         }
     }

@@ -47,6 +47,8 @@ impl Running<'_> {
     /// Runs `script` through the engine; `input` is what it reads after its own stdin.
     pub(super) fn spawn(session: &Session, script: Script, input: Input) -> Result<Self> {
         let has_stdin = !matches!(input, Input::Nothing);
+        let drains = has_stdin && session.engine.loses_output_with_unread_stdin();
+        let script = if drains { script.that_reads_to_the_end() } else { script };
         let line = session.engine.exec(&script.command, has_stdin)?;
         let stream = ExecStream::spawn(&session.target(), session.engine.name(), &line, input)?;
         let start_by = Instant::now() + session.timeout;
@@ -188,6 +190,7 @@ impl Running<'_> {
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
     pub(super) fn finish(mut self, interrupt: &mut dyn Interrupt) -> Result<(Vec<u8>, Vec<u8>)> {
         let until = Instant::now() + GRACE;
+        self.stream.drop_input();
         while !matches!(self.stream.next(Some(until), interrupt)?, Event::Ended(_) | Event::Deadline) {}
         Ok((self.stdout, self.stderr))
     }

@@ -34,6 +34,13 @@ pub struct Script {
 }
 
 impl Script {
+    /// The same, but the shell does not end before it has read its stdin to the end.
+    pub fn that_reads_to_the_end(mut self) -> Self {
+        let read = b"trap 'cat >/dev/null||while read -r l;do :;done' 0;";
+        self.command[2].splice(..0, read.iter().copied());
+        self
+    }
+
     fn new(nonce: &str, program: &str, arguments: &[&[u8]]) -> Self {
         let program = format!("{}{START}{program}", positional(arguments));
         let fixed = [b"/bin/sh".as_slice(), b"-c", program.as_bytes(), nonce.as_bytes()];
@@ -223,6 +230,11 @@ mod tests {
 
     /// What the host's own /bin/sh makes of a script: the language is tested here, the engines elsewhere.
     fn run(script: &Script, stdin: &[u8]) -> Output {
+        feed(script, stdin).0
+    }
+
+    /// The same, and whether all of stdin was read.
+    fn feed(script: &Script, stdin: &[u8]) -> (Output, bool) {
         use std::os::unix::ffi::OsStrExt;
         let words: Vec<&std::ffi::OsStr> =
             script.command.iter().map(|word| std::ffi::OsStr::from_bytes(word)).collect();
@@ -234,9 +246,9 @@ mod tests {
             .spawn()
             .unwrap();
         let mut pipe = child.stdin.take().unwrap();
-        let _ = pipe.write_all(&[script.stdin.as_slice(), stdin].concat());
+        let read = pipe.write_all(&[script.stdin.as_slice(), stdin].concat()).is_ok();
         drop(pipe);
-        child.wait_with_output().unwrap()
+        (child.wait_with_output().unwrap(), read)
     }
 
     fn command_output(script: &Script, stdin: &[u8]) -> (i32, Vec<u8>, Vec<u8>) {
@@ -262,6 +274,27 @@ mod tests {
         assert_eq!(exec(b"cat", b"in\n"), (0, b"in\n".to_vec(), b"".to_vec()));
         assert_eq!(exec(b"kill -KILL $$", b""), (137, b"".to_vec(), b"".to_vec()));
         assert_eq!(exec(b"echo $0", b"").1, b"/bin/sh\n");
+    }
+
+    #[test]
+    fn stdin_is_read_to_the_end_without_a_change_of_output_or_status() {
+        let data = vec![b'x'; 1 << 20];
+        let program = |text: &[u8]| Script::exec("0123456789abcdef", b"/bin/sh", text, Prelude::default());
+        let script = program(b"head -c 3; exit 7");
+        assert!(!feed(&script, &data).1);
+        let script = script.that_reads_to_the_end();
+        assert!(feed(&script, &data).1);
+        assert_eq!(command_output(&script, &data), (7, b"xxx".to_vec(), Vec::new()));
+        // Without a program to read with, too: the shell's own `read` is left.
+        let mut script = program(b"echo $PATH; exit 7").that_reads_to_the_end();
+        script.command[2].splice(..0, *b"PATH=/nowhere;");
+        assert_eq!(command_output(&script, &data[..1000]), (7, b"/nowhere\n".to_vec(), Vec::new()));
+        let script =
+            Script::put("0123456789abcdef", b"/proc", SumKind::Cksum, 0, "0").that_reads_to_the_end();
+        let (output, read) = feed(&script, &data);
+        assert!(read);
+        assert_eq!(output.stdout, b"\x1e0123456789abcdef failed: it is a directory\x1e");
+        assert_eq!(output.status.code(), Some(1));
     }
 
     #[test]

@@ -163,6 +163,12 @@ impl<'a> ExecStream<'a> {
         self.close_input_when_done();
     }
 
+    /// Closes stdin at once: nothing more of it is wanted.
+    pub fn drop_input(&mut self) {
+        self.queue.clear();
+        self.stdin = None;
+    }
+
     fn close_input_when_done(&mut self) {
         if self.finished && self.queue.is_empty() {
             self.stdin = None;
