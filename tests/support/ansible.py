@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from support import beds
 
 COUNTS = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
@@ -62,17 +64,30 @@ class Ansible:
         full["PATH"] = f"{self.bin_dir}{os.pathsep}{full['PATH']}"
         full |= {"HOME": str(self.home), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
         argv = [str(self.bin_dir / program), *map(str, arguments)]
-        done = subprocess.run(
+        process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="surrogateescape",
-            timeout=seconds,
             cwd=cwd or self.home,
             env=full,
         )
-        return Result(argv, done.returncode, done.stdout, done.stderr)
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except BaseException as reason:
+            process.terminate()  # not kill: Ansible has to end its workers
+            try:
+                stdout, stderr = process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                stdout, stderr = process.communicate(timeout=30)
+            if isinstance(reason, subprocess.TimeoutExpired):
+                ended = Result(argv, process.returncode, stdout, stderr)
+                pytest.fail(f"not done after {seconds} s:\n{ended}", pytrace=False)
+            raise
+        return Result(argv, process.returncode, stdout, stderr)
 
     def playbook(
         self, playbook: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
