@@ -31,7 +31,8 @@ def ask(
 ) -> dict[str, Answer]:
     """Return the registered result of `task` by host, also where it failed or was unreachable.
 
-    `hosts` maps each host to its variables, `keywords` are the play's.
+    `hosts` maps each host to its variables, `keywords` are the play's. The whole output is left
+    in the file `log` of `directory`.
     """
     play = {
         "hosts": "all",
@@ -46,6 +47,7 @@ def ask(
     book.write_text(json.dumps([play]))
     hosts_file = inventory.write(directory / "hosts.json", all=hosts)
     done = ansible.playbook(book, "-i", hosts_file, *options, env=env)
+    (directory / "log").write_text(str(done))
     found = re.search(r"ANSWERS=([\w+/=]+)", done.stdout)
     assert found, done
     answers: dict[str, Answer] = json.loads(base64.b64decode(found[1]))
