@@ -1,0 +1,144 @@
+"""Who takes part: one line each. A new way into a container, or a new peer, is one line more here.
+
+`pace` says how many tasks a run of it has (works.py): fast ones get 100, slow ones fewer, because
+a round is to take minutes. `plain` is for peers as they are by default, without pipelining.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+
+# What is installed, exactly. Everyone has the same ansible-core; `ansible` brings the collections.
+if sys.version_info >= (3, 12):
+    ANSIBLE_CORE, ANSIBLE = "ansible-core==2.21.5", "ansible==14.5.0"
+else:
+    ANSIBLE_CORE, ANSIBLE = "ansible-core==2.19.14", "ansible==12.3.0"
+
+GANGWAY = "gangway"  # ansible-core and the wheel that `make wheel` built
+ENVIRONMENTS = {
+    GANGWAY: [ANSIBLE_CORE],
+    "ansible": [ANSIBLE, ANSIBLE_CORE, "requests==2.34.2"],  # docker_api needs requests
+    "mitogen": [ANSIBLE_CORE, "mitogen==0.3.54"],
+    "pyinfra": ["pyinfra==3.10.0"],
+    "plots": ["matplotlib==3.11.2" if sys.version_info >= (3, 11) else "matplotlib==3.10.9"],
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to get work done in a container.
+
+    `engine` is a test bed, or '' for what needs none. `tool` is what runs: ansible, pyinfra, or
+    cli for the engine's own program. `stream` names the program that carries the exec stream,
+    where there is one, and `plugin` a file that the wheel may lack.
+    """
+
+    name: str
+    engine: str
+    environment: str = GANGWAY
+    tool: str = "ansible"
+    pace: str = "pipelined"
+    connection: str = ""
+    plugin: str = ""
+    stream: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    leave_out: frozenset[str] = frozenset()
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether this is gangway."""
+        return self.name.startswith("gangway")
+
+
+def ours(engine: str, connection: str, stream: str) -> Contender:
+    """Return gangway's plugin for an engine, with the settings that it has by default."""
+    return Contender(
+        name=f"gangway {connection}",
+        engine=engine,
+        connection=f"gangway.exec.{connection}",
+        plugin=f"{connection}.py",
+        stream=stream,
+    )
+
+
+def stock(engine: str, connection: str, stream: str) -> list[Contender]:
+    """Return a collection's plugin twice: by default, and with pipelining switched on."""
+    default = Contender(
+        name=connection,
+        engine=engine,
+        environment="ansible",
+        pace="plain",
+        connection=connection,
+        stream=stream,
+    )
+    settings = {"ANSIBLE_PIPELINING": "1"}
+    name = f"{connection} pipelined"
+    return [default, replace(default, name=name, pace="pipelined", settings=settings)]
+
+
+def dd(engine: str, stream: str) -> Contender:
+    """Return `dd` through the engine's own exec: what a transfer is compared with."""
+    return Contender(name=f"dd through {stream} exec", engine=engine, tool="cli", stream=stream)
+
+
+CONTENDERS = [
+    ours("runc", "runc", "runc"),
+    ours("docker", "docker", "docker"),
+    ours("kubernetes", "kubectl", "kubectl"),
+    ours("podman", "podman", "podman"),
+    *stock("docker", "community.docker.docker", "docker"),
+    *stock("docker", "community.docker.docker_api", ""),
+    *stock("kubernetes", "kubernetes.core.kubectl", "kubectl"),
+    *stock("podman", "containers.podman.podman", "podman"),
+    Contender(
+        name="mitogen docker",
+        engine="docker",
+        environment="mitogen",
+        pace="fast",
+        # The short name: Mitogen replaces no plugin that is named in full.
+        connection="docker",
+        stream="docker",
+        settings={"ANSIBLE_STRATEGY": "mitogen_linear"},
+    ),
+    Contender(
+        name="local pipelined",
+        engine="",
+        connection="ansible.builtin.local",
+        settings={"ANSIBLE_PIPELINING": "1"},
+        # These would change this machine, or measure its disk.
+        leave_out=frozenset({"role", "site", "cold", "transfer"}),
+    ),
+    Contender(
+        name="oracle",
+        engine="",
+        pace="fast",
+        connection="oracle",
+        leave_out=frozenset({"site", "cold", "transfer"}),
+    ),
+    Contender(
+        name="pyinfra @docker",
+        engine="docker",
+        environment="pyinfra",
+        tool="pyinfra",
+        stream="docker",
+        leave_out=frozenset(
+            {"ping", "template", "stat", "loop", "facts", "cold", "adhoc", "role", "site"}
+        ),
+    ),
+    dd("runc", "runc"),
+    dd("docker", "docker"),
+    dd("kubernetes", "kubectl"),
+    dd("podman", "podman"),
+]
+
+
+def chosen(names: list[str]) -> list[Contender]:
+    """Return the contenders whose name contains one of `names`; all of them if there are none."""
+    if not names:
+        return CONTENDERS
+    found = [c for c in CONTENDERS if any(name in c.name for name in names)]
+    if not found:
+        known = ", ".join(c.name for c in CONTENDERS)
+        raise SystemExit(f"bench: no contender is called {' or '.join(names)}; there are {known}")
+    return found

@@ -1,0 +1,100 @@
+"""Run by a contender's own Python: what a worker pays before the first byte, step by step.
+
+Ansible forks a worker for every task. Each measurement here is in a process forked from one that
+has Ansible imported, as the worker's parent has. Prints JSON: {step: [seconds …]}.
+
+    python worker_cost.py CONNECTION VARIABLES-AS-JSON COUNT [NATIVE-MODULE]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+
+def forked(measure):
+    """Return what `measure` returns in a forked process."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = {"figures": measure()}
+        except BaseException as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        with os.fdopen(writer, "w") as file:
+            json.dump(answer, file)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        answer = json.load(file)
+    os.waitpid(pid, 0)
+    if "error" in answer:
+        sys.exit(answer["error"])
+    return answer["figures"]
+
+
+def steps(name, variables):
+    """Return a function that does what a worker does with a connection plugin, by the clock."""
+    from ansible.playbook.play_context import PlayContext
+    from ansible.plugins.loader import connection_loader
+    from ansible.template import Templar
+
+    def measure():
+        context = PlayContext()
+        context.remote_addr = variables.get("ansible_host", "localhost")
+        times = [time.perf_counter()]
+        connection = connection_loader.get(name, context)
+        times.append(time.perf_counter())
+        options = connection._resolve_option_variables(variables, Templar(None, variables))
+        connection.set_options(task_keys={"timeout": 10}, var_options=options)
+        times.append(time.perf_counter())
+        connection._connect()
+        times.append(time.perf_counter())
+        names = ("load the plugin", "read its options", "connect")
+        return {n: b - a for n, a, b in zip(names, times, times[1:], strict=False)}
+
+    return measure
+
+
+def native(module):
+    """Return a function that imports the native module."""
+
+    def measure():
+        start = time.perf_counter()
+        __import__(module)
+        return {"of it, the native module": time.perf_counter() - start}
+
+    return measure
+
+
+def main():
+    """Measure, and print the figures."""
+    name, variables, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+    # What ansible-playbook has imported and set up before it forks.
+    from ansible import context
+    from ansible.cli.playbook import PlaybookCLI
+
+    cli = PlaybookCLI(["ansible-playbook", "-i", "localhost,", os.devnull])
+    cli.parse()
+    cli._play_prereqs()
+    assert context.CLIARGS
+
+    import ansible.executor.playbook_executor
+    import ansible.executor.process.worker  # noqa: F401
+
+    todo = [steps(name, variables)]
+    if len(sys.argv) > 4:
+        todo.append(native(sys.argv[4]))
+    figures = {}
+    for measure in todo:
+        for turn in range(count + 1):
+            for step, seconds in forked(measure).items():
+                if turn:  # the first only warms the files
+                    figures.setdefault(step, []).append(seconds)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
