@@ -1,0 +1,132 @@
+"""kubectl: a pod behind a Deployment or a Service is found once per task; pods that do not run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import inventory, pods
+from support.ansible import Ansible
+from support.sentences import CHECK_NAME, UNREACHABLE, assert_refused
+from support.targets import Kubectl
+
+
+@pytest.fixture(scope="module")
+def web(bed_kubernetes: dict[str, str]) -> Iterator[str]:
+    """Return the name of a Deployment and a Service in front of two pods, NAME-1 and NAME-2.
+
+    No controller makes pods in the bed: what is deleted stays away. NAME-unscheduled and
+    NAME-imageless are pods that never run, and nobody's.
+    """
+    target = Kubectl(bed_kubernetes)
+    name = f"gangway-web-{os.getpid()}"
+    spec = json.loads(pods.kubectl(target, "get", "pod", "target", "--output=json"))["spec"]
+    keys = ("nodeName", "hostNetwork", "automountServiceAccountToken", "enableServiceLinks")
+    node = {key: spec[key] for key in keys} | {"terminationGracePeriodSeconds": 0}
+    selector = {"app": name}
+
+    def container(who: str, image: str = spec["containers"][0]["image"]) -> dict[str, Any]:
+        env = [{"name": "WHO", "value": who}]
+        return {"name": "main", "image": image, "imagePullPolicy": "Never", "env": env}
+
+    def made(kind: str, suffix: str, labels: dict[str, str], **fields: Any) -> dict[str, Any]:
+        version = "apps/v1" if kind == "Deployment" else "v1"
+        metadata = {"name": name + suffix, "labels": labels | {"test": name}}
+        return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": fields}
+
+    template = {"metadata": {"labels": selector}, "spec": node | {"containers": [container("?")]}}
+    unscheduled = {key: value for key, value in node.items() if key != "nodeName"}
+    items = [
+        made("Deployment", "", {}, selector={"matchLabels": selector}, template=template),
+        made("Service", "", {}, selector=selector, ports=[{"port": 80}]),
+        made("Pod", "-1", selector, **node, containers=[container("one")]),
+        made("Pod", "-2", selector, **node, containers=[container("two")]),
+        made("Pod", "-unscheduled", {}, **unscheduled, containers=[container("?")]),
+        made("Pod", "-imageless", {}, **node, containers=[container("?", "localhost/no/such")]),
+    ]
+    stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    try:
+        pods.kubectl(target, "create", "--filename=-", stdin=stdin)
+        ready = ("wait", "--for=condition=Ready", "--timeout=60s", "pod")
+        pods.kubectl(target, *ready, f"--selector=app={name}")
+        yield name
+    finally:
+        everything = ("deployments,services,pods", f"--selector=test={name}")
+        pods.kubectl(target, "delete", *everything, "--wait=false")
+
+
+def test_pods_that_never_ran(kubectl: Kubectl, web: str) -> None:
+    """One without a node, and one without its image."""
+    for suffix in ("unscheduled", "imageless"):
+        pod = f"{web}-{suffix}"
+        assert_refused(
+            lambda pod=pod: kubectl.session(pod).exec_command(b"true"),
+            UNREACHABLE,
+            f'pod "{pod}" is pending, not running: see `kubectl describe pod` for the reason',
+        )
+
+
+def test_what_selects_no_pods(kubectl: Kubectl) -> None:
+    assert_refused(
+        lambda: kubectl.session("namespace/default").exec_command(b"true"),
+        UNREACHABLE,
+        rf'pod "namespace/default" does not exist \(it selects no pods\): {CHECK_NAME}',
+    )
+
+
+def test_a_pod_is_found_once_per_task(
+    kubectl: Kubectl, ansible: Ansible, web: str, tmp_path: Path
+) -> None:
+    """The ready and oldest one; when that is gone, the next task has the next one."""
+    assert kubectl.session(f"svc/{web}").exec_command(b"echo $WHO")[1] == b"one\n"
+
+    program = tmp_path / "counting-kubectl"
+    program.write_text(
+        '#!/bin/sh\nfor word; do case $word in get|exec) echo $word >>"$0.log"; break;; esac; '
+        f'done\nexec {kubectl.env["GANGWAY_KUBECTL"]} "$@"\n'
+    )
+    program.chmod(0o755)
+    variables = {
+        "ansible_connection": "gangway.exec.kubectl",
+        "ansible_kubectl_pod": f"deploy/{web}",
+        "ansible_kubectl_executable": str(program),
+    }
+    who = {"ansible.builtin.raw": "echo $WHO"}
+    argv = [*kubectl.client, "delete", "pod", f"{web}-1"]
+    tasks = [
+        who | {"register": "first"},
+        {"ansible.builtin.copy": {"content": "x", "dest": "/tmp/gangway-web"}},
+        {"ansible.builtin.command": {"argv": argv}, "delegate_to": "localhost"},
+        who | {"register": "second"},
+        {
+            "ansible.builtin.debug": {
+                "msg": "WHO={{ first.stdout | trim }},{{ second.stdout | trim }}."
+            }
+        },
+    ]
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    book = tmp_path / "play.json"
+    book.write_text(json.dumps([play]))
+    hosts = inventory.write(tmp_path / "hosts.json", all={"web": variables})
+    done = ansible.playbook(book, "-i", hosts, env=kubectl.env)
+    assert done.rc == 0, done
+    assert re.findall("WHO=(.*)\\.", done.stdout) == ["one,two"], done
+    calls = program.with_name("counting-kubectl.log").read_text().split()
+    # The Deployment and its pods, in each of three tasks; copying needs several execs.
+    assert calls.count("get") == 6
+    assert calls.count("exec") > 3
+    assert calls[:3] == ["get", "get", "exec"]
+
+    pods.kubectl(kubectl, "delete", "pod", f"{web}-2")
+    assert_refused(
+        lambda: kubectl.session(f"deploy/{web}").exec_command(b"true"),
+        UNREACHABLE,
+        f'pod "deploy/{web}" is without a running pod, not running: '
+        f"see `kubectl get pods -l app={web}`",
+    )
