@@ -158,6 +158,11 @@ impl Running<'_> {
             let dir = session.engine.prelude().working_dir.map(shown).unwrap_or_default();
             return Some(Error::WorkingDir { target, dir, said: said(text.as_bytes()) });
         }
+        if self.script.find(&self.stderr, b"v", 0).is_some() {
+            let reason =
+                "the container's shell cannot set one of the variables, which it uses itself".to_owned();
+            return Some(Error::Option { target, option: "extra_env", reason });
+        }
         self.script.find(&self.stderr, b"n", 0)?;
         Some(Error::NoShell {
             target,

@@ -35,6 +35,7 @@ pub struct Script {
 
 impl Script {
     /// The same, but the shell does not end before it has read its stdin to the end.
+    #[must_use]
     pub fn that_reads_to_the_end(mut self) -> Self {
         let read = b"trap 'cat >/dev/null||while read -r l;do :;done' 0;";
         self.command[2].splice(..0, read.iter().copied());
@@ -58,10 +59,13 @@ impl Script {
     pub fn exec(nonce: &str, shell: &[u8], command: &[u8], prelude: Prelude<'_>) -> Self {
         let mut program = String::new();
         if prelude.env.is_some() {
-            program += "n='\n';IFS= read -r l;eval \"$l\";unset l n;";
+            // A shell that cannot set a variable ends at once, so one that is not needed tries first. What it says may show the value.
+            program += "_gangway_n='\n';IFS= read -r _gangway_l;";
+            program += r#"(eval "$_gangway_l")||{ printf '\036%s v\036' "$0" >&3;exit 126;};"#;
+            program += r#"eval "$_gangway_l";unset _gangway_l _gangway_n;"#;
         }
         if prelude.working_dir.is_some() {
-            program += r#"e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "${e##*: }" >&3;exit 126;};cd -- "$3";"#;
+            program += r#"_gangway_e=$(cd -- "$3" 2>&1)||{ printf '\036%s d%s\036' "$0" "${_gangway_e##*: }" >&3;exit 126;};cd -- "$3";"#;
         }
         if shell != b"/bin/sh" {
             program += r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
@@ -74,9 +78,14 @@ impl Script {
         if let Some(env) = prelude.env {
             let mut line = String::new();
             for (name, value) in env {
-                let _ = write!(line, "export {}={};", String::from_utf8_lossy(name), word(value, "\"$n\""));
+                let _ = write!(
+                    line,
+                    "export {}={}&&",
+                    String::from_utf8_lossy(name),
+                    word(value, "\"$_gangway_n\"")
+                );
             }
-            line.push('\n');
+            line.push_str(":\n");
             script.stdin = line.into_bytes();
         }
         script
@@ -314,17 +323,21 @@ mod tests {
         let env = Env::from([
             (b"A".to_vec(), b"it's\ntwo \xc3\xa4 $x\n\n".to_vec()),
             (b"B".to_vec(), b"".to_vec()),
+            (b"e".to_vec(), b"e".to_vec()),
+            (b"l".to_vec(), b"l".to_vec()),
+            (b"n".to_vec(), b"n".to_vec()),
+            (b"z".to_vec(), b"\n".to_vec()),
         ]);
         let prelude = Prelude { env: Some(&env), working_dir: Some(b"/usr") };
         let script = Script::exec(
             "0123456789abcdef",
             b"/bin/sh",
-            b"printf '%s|%s|' \"$A\" \"${B-unset}\"; pwd; cat",
+            b"printf '%s|' \"$A\" \"${B-unset}\" \"$e$l$n$z\"; pwd; cat",
             prelude,
         );
         assert!(!script.command.iter().any(|word| memchr::memmem::find(word, b"it's").is_some()));
         let (rc, out, _) = command_output(&script, b"rest");
-        assert_eq!((rc, String::from_utf8_lossy(&out).as_ref()), (0, "it's\ntwo ä $x\n\n||/usr\nrest"));
+        assert_eq!((rc, String::from_utf8_lossy(&out).as_ref()), (0, "it's\ntwo ä $x\n\n||eln\n|/usr\nrest"));
     }
 
     #[test]
@@ -336,6 +349,15 @@ mod tests {
         assert!(said.contains("/proc/nowhere"), "{said}");
         let script = Script::exec("0123456789abcdef", b"/no/shell", b"true", Prelude::default());
         assert!(script.find(&run(&script, b"").stderr, b"n", 0).is_some());
+    }
+
+    #[test]
+    fn a_variable_that_the_shell_cannot_set_is_marked() {
+        let env = Env::from([(b"1ST".to_vec(), b"v".to_vec()), (b"B".to_vec(), b"v".to_vec())]);
+        let prelude = Prelude { env: Some(&env), working_dir: None };
+        let script = Script::exec("0123456789abcdef", b"/bin/sh", b"echo never", prelude);
+        let output = run(&script, b"");
+        assert!(script.find(&output.stderr, b"v", 0).is_some() && output.stdout.is_empty());
     }
 
     proptest! {
