@@ -11,6 +11,7 @@ import tomllib
 from packaging.utils import parse_wheel_filename
 
 COLLECTION = "ansible_collections/gangway/exec"
+ENGINES = ("runc", "docker", "podman", "kubectl")
 
 
 def test_tag_is_manylinux_2_28_for_every_python_from_3_10(wheel: Path) -> None:
