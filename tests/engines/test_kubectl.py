@@ -246,6 +246,8 @@ def test_a_proxy_of_the_kubeconfig(kubectl: Kubectl, tmp_path: Path) -> None:
 
 def test_environment_variables_arrive_unchanged(kubectl: Kubectl) -> None:
     """The shell in the pod sets them, also bytes that are no text."""
-    session = kubectl.session(env=variables.ENV | {b"BYTES": b"\xff\xfe\n"})
+    session = kubectl.session(
+        env=variables.ENV | {b"BYTES": b"\xff\xfe\n"}, working_dir=b"/usr/lib"
+    )
     printed = session.exec_command(variables.PRINT + b' "$BYTES"')
     assert printed == (0, variables.PRINTED + b"\xff\xfe\n\0", b"")

@@ -137,6 +137,12 @@ REFUSED: dict[str, tuple[Options, type[Exception], str]] = {
         FAILED,
         ': working_dir "/no/such" cannot be entered: .*',
     ),
+    "variable-of-the-shell": (
+        {"env": {b"OPTIND": b"s3cret"}},
+        FAILED,
+        ": extra_env cannot be used: the container's shell cannot set one of the variables, which "
+        "it uses itself",
+    ),
     "shell": (
         {"shell": b"/bin/zsh"},
         FAILED,

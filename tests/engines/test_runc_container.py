@@ -46,7 +46,7 @@ def passwd(runc: Runc, hostile: str) -> Iterator[Path]:
     before = path.read_bytes()
     path.unlink()
     yield path
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():
         path.rmdir()
     path.unlink(missing_ok=True)
     path.write_bytes(before)

@@ -18,6 +18,12 @@ VALUES: dict[str, bytes] = {
     "just_fits": b"x" * (ENV_FILE_LINE - len("just_fits=\n")),
     "just_too_long": b"x" * (ENV_FILE_LINE - len("just_too_long=\n") + 1),
     "long": b"0123456789" * 10_240,
+    # Names that a shell program might use itself.
+    "e": b"1",
+    "l": b"2",
+    "n": b"3\n3",
+    "r": b"4",
+    "z": b"5\n5",
 }
 ENV = {name.encode(): value for name, value in VALUES.items()}
 # Prints the values in the same order, each with a NUL byte at its end.
