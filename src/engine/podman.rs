@@ -1,7 +1,7 @@
 //! podman: `podman exec NAME`, much like docker's.
 //!
-//! Every exec clears the detach keys: podman looks for them (0x10 0x11 by default) in a stdin that is no terminal, too, and eats
-//! them.
+//! podman looks for its detach keys (0x10 0x11 by default) in a stdin that is no terminal, too, as long as they come in reads of one
+//! byte each, and ends the exec. So every exec names others.
 //!
 //! conmon, which podman starts for each exec, closes its socket as soon as the command ends. Where stdin was not read to its end
 //! that resets the connection, and podman ends with the command's status but without its output; a shell that reads the rest
@@ -13,6 +13,11 @@ use crate::transport::cli::CommandLine;
 
 /// Beginnings of variables that podman itself obeys.
 const OWN_VARIABLES: &[&str] = &["CONTAINER", "PODMAN_", "STORAGE_", "XDG_", "TMPDIR", "LD_", "PATH", "HOME"];
+
+/// Bytes that never come like this, one by one. Not the empty list, which does what it should in podman, but means the default to
+/// podman-remote.
+const DETACH_KEYS: &str =
+    "--detach-keys=ctrl-_,ctrl-^,ctrl-@,ctrl-],ctrl-_,ctrl-@,ctrl-^,ctrl-_,ctrl-],ctrl-@,ctrl-^,ctrl-_";
 
 /// A container of podman, by name or id.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +58,7 @@ impl Podman {
 
     pub(super) fn exec(&self, command: &[Vec<u8>], stdin: bool) -> Result<CommandLine> {
         let mut line = self.global();
-        line.argv.extend(["exec".into(), "--detach-keys=".into()]);
+        line.argv.extend(["exec".into(), DETACH_KEYS.into()]);
         if let Some(user) = &self.user {
             line.argv.extend(["--user".into(), os(user.clone())]);
         }
@@ -81,12 +86,21 @@ impl Podman {
             Error::NotRunning { target, state: "stopped".to_owned(), remedy: self.remedy("stopped") }
         } else if has("unable to find user") || has("unable to find group") || has("no matching entries in") {
             Error::UnknownUser { target, user: self.user.as_deref().map(shown).unwrap_or_default(), said }
+        } else if has("connect: permission denied") {
+            Error::Forbidden { target, said }
+        } else if has("unknown flag:")
+            || has("unknown shorthand flag:")
+            || has("failed to resolve active destination")
+            || has("unable to create connection")
+        {
+            Error::Configuration { target, said }
         } else if has("Cannot connect to Podman")
             || has("unable to connect to Podman")
+            || has("failed to connect")
             || has("connection refused")
         {
             Error::EngineUnreachable { target, said }
-        } else if has("chdir to cwd") {
+        } else if has("chdir to cwd") || has("Cwd must be an absolute path") {
             Error::WorkingDir {
                 target,
                 dir: self.working_dir.as_deref().map(shown).unwrap_or_default(),
@@ -126,7 +140,7 @@ mod tests {
     #[test]
     fn options_become_arguments() {
         let line = podman().exec(&[b"true".to_vec()], false).unwrap();
-        assert_eq!(line.argv, ["podman", "exec", "--detach-keys=", "--", "web", "true"]);
+        assert_eq!(line.argv, ["podman", "exec", DETACH_KEYS, "--", "web", "true"]);
         let all = Podman {
             extra_args: vec![b"--remote".to_vec()],
             user: Some(b"app".to_vec()),
@@ -138,7 +152,7 @@ mod tests {
         let file = line.held[0].path();
         #[rustfmt::skip]
         let expected = [
-            "podman", "--remote", "exec", "--detach-keys=", "--user", "app", "--env-file", file.to_str().unwrap(),
+            "podman", "--remote", "exec", DETACH_KEYS, "--user", "app", "--env-file", file.to_str().unwrap(),
             "--env", "B", "--workdir", "/srv", "--interactive", "--", "web", "sh",
         ];
         assert_eq!(line.argv, expected);
@@ -161,7 +175,25 @@ mod tests {
             ),
             (
                 "Error: unknown flag: --nope\nSee 'podman exec --help'",
-                "failed to start the command: unknown flag: --nope; See",
+                "is configured wrongly (unknown flag: --nope; See",
+            ),
+            (
+                "Error: OCI runtime error: runc: exec failed: Cwd must be an absolute path",
+                "cannot be entered",
+            ),
+            (
+                "Cannot connect to Podman. Please verify your connection to the Linux system\n\
+                 Error: unable to connect to Podman socket: Get \"http://d/v4.3.1/libpod/_ping\": dial unix /x.sock: \
+                 connect: permission denied",
+                "refused access (Cannot connect to Podman. Please",
+            ),
+            (
+                "Error: failed to connect: dial tcp 127.0.0.1:1: connect: connection refused",
+                "cannot be reached",
+            ),
+            (
+                "Error: OCI runtime error: unable to start container process",
+                "failed to start the command: OCI",
             ),
             ("", "was lost (podman ended with status 3 and passed no output on); its outcome is unknown"),
         ];

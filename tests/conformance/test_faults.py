@@ -111,7 +111,7 @@ def test_the_container_is_removed_between_two_calls(target: Target, victim: str)
         remake(target, victim)
 
 
-@pytest.mark.parametrize("target", ["runc", "docker"], indirect=True)
+@pytest.mark.parametrize("target", ["runc", "docker", "podman"], indirect=True)
 def test_a_pause_in_the_middle(target: Target, victim: str) -> None:
     """A paused container (backup tools do that) only takes longer. A pod cannot be paused."""
     resume = "resume" if target.engine == "runc" else "unpause"

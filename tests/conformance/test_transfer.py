@@ -205,7 +205,7 @@ def test_a_log_that_grows(target: Target, tmp_path: Path, place: bytes) -> None:
 
 
 # A PATH that lacks tools is given by extra_env, which in a pod is for commands only.
-without_tools = pytest.mark.parametrize("target", ["docker", "runc"], indirect=True)
+without_tools = pytest.mark.parametrize("target", ["docker", "podman", "runc"], indirect=True)
 
 
 @without_tools

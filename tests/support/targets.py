@@ -175,7 +175,12 @@ class Podman(Target):
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `podman exec` command line."""
         attach = ["--interactive", "--detach-keys="] if stdin else []
-        return [self.env["GANGWAY_PODMAN"], "exec", *attach, container, *argv]
+        return [*self.client, "exec", *attach, container, *argv]
+
+    @property
+    def client(self) -> list[str]:
+        """Podman at the bed's storage."""
+        return [self.env["GANGWAY_PODMAN"]]
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a container."""

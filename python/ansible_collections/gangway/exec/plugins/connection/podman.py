@@ -19,9 +19,9 @@ requirements:
   - podman or podman-remote
 notes:
   - Without root, Podman knows only the containers of the user who runs Ansible.
-  - Podman ends a copy in whose data its detach keys come one by one. This plugin switches the keys
-    off; C(ansible.posix.synchronize), which calls Podman itself, needs C(detach_keys = "") in
-    C(containers.conf).
+  - Podman ends a command when its detach keys come one by one in what the command reads. This plugin
+    chooses keys that never do. C(ansible.posix.synchronize) calls Podman itself; set
+    C(detach_keys = "") in C(containers.conf) for it.
 seealso:
   - plugin: containers.podman.podman
     plugin_type: connection
