@@ -96,6 +96,17 @@ impl Engine {
         matches!(self, Self::Podman(_))
     }
 
+    /// The same container, entered as root; `None` where this is so already, or where the engine cannot.
+    pub fn as_root(&self) -> Option<Self> {
+        let root = || Some(b"0".to_vec());
+        match self {
+            Self::Runc(runc) => runc.as_root().map(Self::Runc),
+            Self::Docker(docker) => Some(Self::Docker(Docker { user: root(), ..docker.clone() })),
+            Self::Podman(podman) => Some(Self::Podman(Podman { user: root(), ..podman.clone() })),
+            Self::Kubectl(_) => None,
+        }
+    }
+
     /// What the container's shell must do itself.
     pub fn prelude(&self) -> Prelude<'_> {
         match self {

@@ -140,6 +140,17 @@ impl Runc {
         Ok(line)
     }
 
+    /// The same container with commands as root, when they are not.
+    pub(super) fn as_root(&self) -> Option<Self> {
+        let mut runc = self.clone();
+        let user = runc.process.as_mut()?.get_mut("user")?;
+        if user["uid"] == 0 {
+            return None;
+        }
+        *user = json!({"uid": 0, "gid": 0});
+        Some(runc)
+    }
+
     /// The last error in runc's JSON log: there is one exactly when runc itself failed.
     pub fn logged_error(log: &[u8]) -> Option<String> {
         #[derive(Deserialize)]
@@ -258,6 +269,17 @@ mod tests {
         assert_eq!(process["user"], json!({"uid": 1000, "gid": 1001, "additionalGids": [2000]}));
         assert_eq!(process["env"], json!(["A=1=2", "HOME=/home/app", "PATH=/x"]));
         assert_eq!(process["cwd"], json!("/srv"));
+    }
+
+    #[test]
+    fn root_is_another_user() {
+        let mut runc = runc();
+        runc.open(CONFIG, None).unwrap();
+        assert!(runc.as_root().is_none());
+        let app = User { uid: 1000, gid: 1000, groups: vec![2000], home: None };
+        runc.open(CONFIG, Some(&app)).unwrap();
+        let line = runc.as_root().unwrap().exec(&[]).unwrap();
+        assert_eq!(process_of(&line)["user"], json!({"uid": 0, "gid": 0}));
     }
 
     #[test]

@@ -187,9 +187,14 @@ impl Running<'_> {
             }
         }
         let (Some(pid), Ok(nonce)) = (self.started, sys::nonce()) else { return };
-        let Ok(line) = session.engine.exec(&Script::kill(&nonce, pid).command, false) else { return };
-        let left = until.saturating_duration_since(Instant::now());
-        let _ = ask(&session.target(), session.engine.name(), &line, left, &mut Uninterrupted);
+        // What sudo started for another user is root's to end. A root without CAP_KILL fails at once, then the user ends what is its
+        // own. Not the other way round: docker lets a second exec wait for seconds when the command's shell has ended and others
+        // of its processes have not.
+        for engine in [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten() {
+            let Ok(line) = engine.exec(&Script::kill(&nonce, pid).command, false) else { continue };
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = ask(&session.target(), engine.name(), &line, left, &mut Uninterrupted);
+        }
     }
 
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
