@@ -171,6 +171,10 @@ def test_user_of_the_command_line_and_of_the_play(
 # The client's own surroundings.
 
 
+def host(env: dict[str, str], config: Path) -> tuple[dict[str, str], str]:
+    return {"DOCKER_HOST": env["DOCKER_HOST"]}, ""
+
+
 def tls_variables(env: dict[str, str], config: Path) -> tuple[dict[str, str], str]:
     return {
         "DOCKER_HOST": env["GANGWAY_DOCKER_TLS_HOST"],
@@ -208,7 +212,7 @@ def ssh(env: dict[str, str], config: Path) -> tuple[dict[str, str], str]:
     return {"PATH": path, "DOCKER_HOST": env["GANGWAY_DOCKER_SSH_HOST"]}, ""
 
 
-WAYS = [context, context_argument, tls_variables, tls_context, tls_arguments, ssh]
+WAYS = [host, context, context_argument, tls_variables, tls_context, tls_arguments, ssh]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

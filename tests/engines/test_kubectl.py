@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -143,17 +144,17 @@ def test_environment(
     server, ca = env["GANGWAY_KUBE_SERVER"], env["GANGWAY_KUBE_CA"]
     token = env["GANGWAY_KUBE_TOKEN"]
     runs: list[tuple[str, dict[str, str]]] = [
-        ("two", {"KUBECONFIG": env["KUBECONFIG"], "POD": "pair", "CONTAINER": "two"}),
+        ("other", {"KUBECONFIG": env["KUBECONFIG"], "CONTEXT": "other"}),
+        ("other", {"EXTRA_ARGS": f"--kubeconfig={env['KUBECONFIG']}", "NAMESPACE": "other"}),
         (
-            "other",
-            {"EXTRA_ARGS": f"--kubeconfig={env['KUBECONFIG']}", "NAMESPACE": "other"}
-            | {"CONTEXT": "gangway"},
+            "two",
+            {"HOST": server, "TOKEN": token, "SSL_CA_CERT": ca, "POD": "pair", "CONTAINER": "two"},
         ),
-        ("target", {"HOST": server, "TOKEN": token, "SSL_CA_CERT": ca}),
         (
             "target",
-            {"SERVER": server, "VERIFY_SSL": "false"}
-            | {
+            {
+                "SERVER": server,
+                "VERIFY_SSL": "false",
                 "CERT_FILE": env["GANGWAY_KUBE_CLIENT_CERT"],
                 "KEY_FILE": env["GANGWAY_KUBE_CLIENT_KEY"],
             },
@@ -174,11 +175,18 @@ def test_ini(
     settings = tmp_path / "ansible.cfg"
     settings.write_text(
         f"[kubectl_connection]\nexecutable = {kubectl.env['GANGWAY_KUBECTL']}\n"
-        "working_dir = /usr/lib\ntimeout = 50\n"
+        "working_dir = /usr/lib\ntimeout = 1\n"
     )
     env = {"ANSIBLE_CONFIG": str(settings), "KUBECONFIG": kubectl.env["KUBECONFIG"]}
-    answers = ask(ansible, tmp_path, {"a": CONNECTION}, raw(WHERE), env=env)
-    assert seen(answers["a"]) == [places["target"][0], "/usr/lib", ""]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        hosts = {
+            "patient": CONNECTION | {"ansible_kubectl_timeout": 60},
+            "mute": CONNECTION
+            | {"ansible_kubectl_host": f"https://127.0.0.1:{mute.getsockname()[1]}"},
+        }
+        answers = ask(ansible, tmp_path, hosts, raw(WHERE), env=env)
+    assert seen(answers["patient"]) == [places["target"][0], "/usr/lib", ""]
+    assert_unreachable(answers["mute"], 'pod "target": .* within 1 seconds and was ended')
 
 
 # Credentials and surroundings.
