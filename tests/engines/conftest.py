@@ -10,7 +10,7 @@ import pytest
 from support import targets
 
 # What leads an engine's client elsewhere, or through a proxy.
-SETTINGS = ("ANSIBLE_", "DOCKER_", "K8S_AUTH_", "KUBECONFIG", "XDG_")
+SETTINGS = ("ANSIBLE_", "CONTAINER", "DOCKER_", "K8S_AUTH_", "KUBECONFIG", "XDG_")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,12 @@ def runc(bed_runc: dict[str, str]) -> targets.Runc:
 def docker(bed_docker: dict[str, str]) -> targets.Docker:
     """Return Docker's containers."""
     return targets.Docker(bed_docker)
+
+
+@pytest.fixture(scope="session")
+def podman(bed_podman: dict[str, str]) -> targets.Podman:
+    """Return Podman's containers."""
+    return targets.Podman(bed_podman)
 
 
 @pytest.fixture(scope="session")
