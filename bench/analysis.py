@@ -46,9 +46,10 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 @dataclass(frozen=True)
 class Time:
-    """What one run took: `each` seconds a unit above the start-up, `usual` for 100 of them.
+    """What one run took: `usual` seconds for 100 units, and `each` of them above the start-up.
 
-    For work that is not counted in units both are the time of the run.
+    A run of fewer is carried on at the pace that it had after its first unit, so that what comes
+    once counts once. For work that is not counted in units both are the time of the run.
     """
 
     each: float
@@ -126,8 +127,9 @@ class Analysis:
                 continue
             start = self.start(contender, sample["round"])
             if start:
-                each = max(1e-6, (wall - start["wall"]) / sample["count"])
-                times[sample["round"]] = Time(each, start["wall"] + USUAL * each)
+                missing = USUAL - sample["count"]
+                usual = wall + missing * pace(sample, start["wall"]) if missing > 0 else wall
+                times[sample["round"]] = Time(max(1e-6, (usual - start["wall"]) / USUAL), usual)
         return times
 
     def times(self, work: str, contender: str) -> dict[int, Time]:
@@ -202,6 +204,14 @@ class Analysis:
         samples = self.samples("rows", work, contender)
         names = [{process["name"] for process in s.get("staying", [])} for s in samples]
         return sorted(set.intersection(*names)) if names else []
+
+
+def pace(sample: Sample, start: float) -> float:
+    """Return the seconds of one more unit: from the end of the first to the end of the last."""
+    seconds, units = sample.get("span", (0.0, 0))
+    if units:
+        return seconds / units
+    return max(0.0, sample["wall"] - start) / sample["count"]
 
 
 def dig(sample: Sample | None, path: Sequence[str]) -> float | None:

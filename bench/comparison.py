@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis import ORACLE, Analysis, Spread
+from analysis import ORACLE, Analysis, Spread, spread
 from report import number, table
 
 # What differs by less is never called a change: two rounds may agree by chance.
@@ -39,16 +40,24 @@ def times(before: Analysis, after: Analysis) -> list[Change]:
 
 
 def against_oracle(before: Analysis, after: Analysis) -> list[Change]:
-    """Compare multiples of the oracle's time: that leaves out how fast the machine was that day."""
+    """Compare multiples of the oracle's time: that leaves out how fast the machine was that day.
+
+    For a whole play, and for the oracle itself, they are multiples of Ansible's start.
+    """
 
     def multiple(analysis: Analysis, work: str, name: str) -> Spread | None:
-        whole = analysis.works[work]["whole"]
-        return None if whole or name == ORACLE else analysis.above(work, name, ORACLE)
+        if name != ORACLE and not analysis.works[work]["whole"]:
+            return analysis.above(work, name, ORACLE)
+        starts = analysis.times("empty", ORACLE)
+        found = analysis.times(work, name)
+        return spread(found[t].usual / starts[t].usual for t in found if t in starts)
 
     return changes(before, after, multiple)
 
 
-def changes(before: Analysis, after: Analysis, figure) -> list[Change]:
+def changes(
+    before: Analysis, after: Analysis, figure: Callable[[Analysis, str, str], Spread | None]
+) -> list[Change]:
     """Compare a figure wherever both results have it."""
     found = []
     for work in before.names("rows"):
@@ -101,7 +110,7 @@ def markdown(before: Analysis, after: Analysis, *, everything: bool = False) -> 
     rows = []
     for change in times(before, after):
         relative = multiples.get((change.work, change.contender))
-        moved = change.moved and (relative is None or relative.moved)
+        moved = change.moved and relative is not None and relative.moved
         if not (moved or everything):
             continue
         verdict = ("faster" if change.ratio < 1 else "slower") if moved else ""

@@ -9,9 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
-from contenders import ENVIRONMENTS, GANGWAY
+from contenders import ANSIBLE, COLLECTIONS, ENVIRONMENTS, GANGWAY
 
 INSTALL_SECONDS = 1200
 
@@ -35,7 +37,8 @@ def python(environment: str) -> Path:
 
 def directory(environment: str) -> Path:
     """Return where an environment is: its name tells its versions apart."""
-    recipe = "\n".join([sys.version, *ENVIRONMENTS[environment]])
+    more = [ANSIBLE, *COLLECTIONS] if environment == "collections" else []
+    recipe = "\n".join([sys.version, *ENVIRONMENTS[environment], *more])
     return cache() / f"{environment}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -48,6 +51,8 @@ def prepare(environment: str, wheel: Path | None = None) -> None:
             shutil.rmtree(place, ignore_errors=True)
             run([sys.executable, "-m", "venv", str(place)], environment)
             install(environment, *ENVIRONMENTS[environment])
+            if environment == "collections":
+                install_collections()
             (place / "complete").touch()
         if environment == GANGWAY:
             install_wheel(wheel)
@@ -63,6 +68,19 @@ def install_wheel(wheel: Path | None) -> None:
         mark.unlink(missing_ok=True)
         install(GANGWAY, "--no-deps", "--force-reinstall", str(wheel))
         mark.write_text(digest)
+
+
+def install_collections() -> None:
+    """Take the collections out of the package that has them all."""
+    environment = "collections"
+    with tempfile.TemporaryDirectory(dir=cache()) as directory:
+        pip = [str(python(environment)), "-m", "pip", "--disable-pip-version-check"]
+        run([*pip, "download", "--quiet", "--no-deps", "--dest", directory, ANSIBLE], environment)
+        (package,) = Path(directory).glob("ansible-*.whl")
+        wanted = tuple(f"ansible_collections/{name.replace('.', '/')}/" for name in COLLECTIONS)
+        with zipfile.ZipFile(package) as archive:
+            names = [name for name in archive.namelist() if name.startswith(wanted)]
+            archive.extractall(site_packages(environment), names)
 
 
 def install(environment: str, *arguments: str) -> None:
@@ -103,7 +121,7 @@ def versions(environment: str) -> dict[str, str]:
     names = [requirement.partition("==")[0] for requirement in ENVIRONMENTS[environment]]
     if environment == GANGWAY:
         names.append("ansible-gangway")
-    if environment == "ansible":
+    if environment == "collections":
         return asked(environment, names) | collections(environment)
     return asked(environment, names)
 
@@ -119,7 +137,7 @@ def asked(environment: str, names: list[str]) -> dict[str, str]:
 def collections(environment: str) -> dict[str, str]:
     """Return the versions of the collections that have a contender."""
     found = {}
-    for name in ("community.docker", "kubernetes.core", "containers.podman"):
+    for name in COLLECTIONS:
         manifest = site_packages(environment) / "ansible_collections" / name.replace(".", "/")
         info = json.loads((manifest / "MANIFEST.json").read_text())["collection_info"]
         found[name] = info["version"]

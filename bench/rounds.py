@@ -35,7 +35,7 @@ def run(bench: Bench, names: list[str], rounds: int | None = None) -> None:
                 pair = (work.name, contender.name)
                 if pair not in tired and not once(bench, work, contender, turn):
                     tired.add(pair)
-        bench.results.write()
+            bench.results.write()
 
 
 def order(bench: Bench, work: Work, turn: int) -> list[Contender]:

@@ -15,6 +15,9 @@ from contenders import Contender
 from engines import CONTAINER, PYTHON, ROOT, CannotStart, Engine
 from works import DIRECTORY, HERE, Work
 
+# Of the caller's environment. A PYTHONDONTWRITEBYTECODE, say, would double Ansible's start.
+KEPT = ("PATH", "LANG", "TERM", "TMPDIR", "USER", "LOGNAME")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -50,14 +53,14 @@ def environment(
     contender: Contender, engine: Engine | None, cwd: Path, facts: Path
 ) -> dict[str, str]:
     """Return the environment of a run: nothing of the user's own settings takes part."""
-    kept = ("PATH", "LANG", "TERM", "TMPDIR", "USER", "LOGNAME")
-    env = dict(engine.env) if engine else {k: os.environ[k] for k in kept if k in os.environ}
+    env = {key: os.environ[key] for key in KEPT if key in os.environ}
+    if engine:
+        env |= engine.bed_env | {"PATH": engine.env["PATH"]}
     bin_directory = environments.python(contender.environment).parent
     env["PATH"] = f"{bin_directory}{os.pathsep}{env['PATH']}"
     env |= {
         "HOME": str(cwd),
         "LC_ALL": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
         "ANSIBLE_HOME": str(cwd / ".ansible"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "plugins/callback"),

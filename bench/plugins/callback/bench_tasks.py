@@ -33,6 +33,7 @@ class CallbackModule(CallbackBase):
         self._started: dict[tuple[str, str], float] = {}
         self._tasks: list[float] = []
         self._items: list[float] = []
+        self._ends: list[float] = []
         self._last_item: float | None = None
         self._results: list[dict] = []
 
@@ -45,6 +46,8 @@ class CallbackModule(CallbackBase):
         started = self._started.pop((result.host.get_name(), result.task._uuid), None)
         if started is not None:
             self._tasks.append(now - started)
+            if not result.result.get("results"):  # a loop's items have ended before
+                self._ends.append(now)
         figures = result.result.get("bench_transfer")
         if figures:
             self._results.append(figures)
@@ -61,13 +64,16 @@ class CallbackModule(CallbackBase):
         """Take the time since the item before."""
         now = time.perf_counter()
         self._items.append(now - (self._last_item or now))
+        self._ends.append(now)
         self._last_item = now
 
     def v2_playbook_on_stats(self, stats):
         """Write everything."""
         path = os.environ.get("BENCH_TASKS")
         if path:
+            figures = {"tasks": self._tasks, "items": self._items, "results": self._results}
+            if self._ends:
+                # From the end of the first to that of the last, and how many that were.
+                figures["span"] = [self._ends[-1] - self._ends[0], len(self._ends) - 1]
             with open(path, "w") as file:
-                json.dump(
-                    {"tasks": self._tasks, "items": self._items, "results": self._results}, file
-                )
+                json.dump(figures, file)
