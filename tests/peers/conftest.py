@@ -1,27 +1,25 @@
 """Each known defect of another connection plugin, shown on that plugin and absent in ours.
 
-The peer runs first or at the same time, on the same engine: its failure proves that the test can
-fail. At the end stands a table of what both did.
+A test's name has the defect's number. Both plugins enter the same container in the same test: that
+the peer fails there proves that the test can fail. A table of what both did is printed at the end.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from peers import installed
-from peers.engines import Buildah, Podman
-from peers.side_by_side import Pair, SideBySide
+from peers.buildah import Buildah
+from peers.side_by_side import NAME, Pair, SideBySide, Verdict
 from support.ansible import Ansible
-from support.targets import Docker, Kubectl, Target
+from support.targets import Docker, Kubectl, Podman, Target
 
-Verdict = Callable[[str, str, str], None]
-NAME = f"gangway-peers-{os.getpid()}"
+OF_A_DEFECT = re.compile(r"tests/peers/.*::test_(d\d\d)_(\w+)")
 
 
 @pytest.fixture
@@ -35,21 +33,22 @@ def verdict(request: pytest.FixtureRequest) -> Verdict:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
-    rows = []
+    """Print the table; of a test that did not pass, only that."""
+    rows = set()
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
-            found = re.search(r"tests/peers/.*::test_(d\d\d)_(\w+)", report.nodeid)
+            found = OF_A_DEFECT.search(report.nodeid)
             if found and (outcome != "passed" or report.when == "call"):
-                verdict = dict(report.user_properties).get("verdict", (outcome.upper(), "", ""))
-                rows.append((found[1].upper(), found[2].replace("_", " "), *verdict))
+                unknown = (outcome.upper(), "", "")
+                row = dict(report.user_properties).get("verdict", unknown)
+                rows.add((found[1].upper(), found[2].replace("_", " "), *row))
     if rows:
         terminalreporter.section("defects of other plugins, and ours in their place")
     for number, title, plugins, theirs, ours in sorted(rows):
         terminalreporter.line(f"{number} {title}")
         terminalreporter.line(f"    {plugins}: {theirs}" if theirs else f"    {plugins}")
         if ours:
-            terminalreporter.line(f"    ours: {ours}")
+            terminalreporter.line(f"    gangway: {ours}")
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +96,11 @@ def podman(bed_podman: dict[str, str]) -> Iterator[Pair]:
 
 @pytest.fixture(scope="session")
 def buildah(bed_podman: dict[str, str]) -> Iterator[Pair]:
-    """Return a working container of Buildah, for containers.podman.buildah; ours has no such."""
+    """Return a working container of Buildah, for containers.podman.buildah alone.
+
+    Ours has no such engine: it is compared on Podman, the nearest.
+    """
     Buildah.install()
-    # Its containers and Podman's are in one storage, so a name is taken once.
-    name = f"{NAME}-buildah"
-    with pair(Buildah(bed_podman), "containers.podman.buildah", name) as made:
+    # Its containers and Podman's are in one storage, where a name is taken once.
+    with pair(Buildah(bed_podman), "containers.podman.buildah", f"{NAME}-buildah") as made:
         yield made

@@ -1,4 +1,4 @@
-"""The peers, as their users install them: the whole `ansible` package in an environment of its own."""
+"""The peers, as users install them: the `ansible` package in a virtual environment of its own."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,16 @@ from support import inventory
 from support.ansible import Ansible, Result
 from support.targets import Target
 
+# What all containers of a run are called, most of them without more.
+NAME = f"gangway-peers-{os.getpid()}"
+Verdict = Callable[[str, str, str], None]
 CALLBACKS = Path(__file__).parent / "callback"
 CALLS = Path(__file__).parent / "calls.py"
+
+
+def raw(script: str, **keywords: Any) -> dict[str, Any]:
+    """Return the task that runs a shell script, whatever is quoted in it."""
+    return {"ansible.builtin.raw": "{{ script }}", "vars": {"script": script}, **keywords}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Pair:
     def hosts(self, **variables: Any) -> dict[str, dict[str, Any]]:
         """Return two hosts that differ in nothing but their plugin."""
         return {plugin: self.host(plugin, **variables) for plugin in self.plugins}
+
+
+def both(*pairs: Pair, **variables: Any) -> dict[str, dict[str, Any]]:
+    """Return the hosts of several pairs, all with the same variables."""
+    return {name: host for pair in pairs for name, host in pair.hosts(**variables).items()}
 
 
 @dataclass(frozen=True)
@@ -97,12 +111,7 @@ class SideBySide:
 
     def __init__(self, ansible: Ansible, pythonpath: Path, directory: Path) -> None:
         self.ansible = ansible
-        self.env = {
-            "PYTHONPATH": str(pythonpath),
-            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
-            # A host does not wait for another one's task: some take long on one side only.
-            "ANSIBLE_STRATEGY": "free",
-        }
+        self.env = {"PYTHONPATH": str(pythonpath)}
         self.directory = directory
         self._plays = 0
 
@@ -125,36 +134,36 @@ class SideBySide:
             json.dumps([{"hosts": "all", "gather_facts": False, **keep_on, "tasks": named}])
         )
         listed = inventory.write(directory / "hosts.json", all=hosts)
-        full = {"OUTCOMES": str(directory / "outcomes"), **self.env}
+        full = self.env | {
+            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "OUTCOMES": str(directory / "outcomes"),
+            # A host does not wait for another one's task: some take long on one side only.
+            "ANSIBLE_STRATEGY": "free",
+        }
         for pair in pairs:
             full |= pair.target.env
         words = ("--inventory", str(listed), "--forks", str(len(hosts)), *arguments)
         printed = self.ansible.playbook(book, *words, env=full | dict(env or {}))
         return Run(printed, directory / "outcomes")
 
-    def connection_test(
-        self, pairs: Iterable[Pair], hosts: Mapping[str, Mapping[str, Any]], directory: Path
-    ) -> dict[str, Result]:
-        """Run ansible-core's own test of connection plugins on each host by itself."""
-        book = self.ansible.bin_dir.parent / "core/test/integration/targets/connection"
-        listed = inventory.write(directory / "hosts.json", all=hosts)
-        env = dict(self.env)
-        del env["ANSIBLE_STRATEGY"]
-        for pair in pairs:
-            env |= pair.target.env
+    def connection_test(self, pair: Pair, directory: Path) -> dict[str, Result]:
+        """Run ansible-core's own test of connection plugins through each plugin."""
+        core = self.ansible.bin_dir.parent / "core/test/integration/targets/connection"
+        listed = inventory.write(directory / "hosts.json", all=pair.hosts())
+        env = self.env | pair.target.env
 
-        def run(host: str) -> Result:
+        def run(plugin: str) -> Result:
             settings = {
-                "target_hosts": host,
+                "target_hosts": plugin,
                 "action_prefix": "",
-                "local_tmp": f"{directory}/{host}",
-                "remote_tmp": f"/tmp/remote-{host}",
+                "local_tmp": f"{directory}/{plugin}",
+                "remote_tmp": f"/tmp/remote-{plugin}",
             }
             words = ("--inventory", listed, "--extra-vars", json.dumps(settings))
-            return self.ansible.playbook(book / "test_connection.yml", *words, env=env)
+            return self.ansible.playbook(core / "test_connection.yml", *words, env=env)
 
         with ThreadPoolExecutor() as pool:
-            return dict(zip(hosts, pool.map(run, hosts), strict=True))
+            return dict(zip(pair.plugins, pool.map(run, pair.plugins), strict=True))
 
     def call(self, pair: Pair, plugin: str, *calls: tuple[str, ...], **variables: Any) -> list[str]:
         """Call a plugin's methods without a play; return what each raised, '' for nothing."""

@@ -1,4 +1,4 @@
-"""Engines that only peers know, as targets."""
+"""Buildah, which only peers know, as a target."""
 
 from __future__ import annotations
 
@@ -16,27 +16,8 @@ from support.targets import Target
 INSTALL_SECONDS = 600
 
 
-class Podman(Target):
-    """Podman, as the bed sets it up."""
-
-    engine = bed = "podman"
-
-    def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
-        """Return a `podman exec` command line."""
-        attach = ["--interactive", "--detach-keys="] if stdin else []
-        return [self.env["GANGWAY_PODMAN"], "exec", *attach, container, *argv]
-
-    def variables(self, container: str) -> dict[str, Any]:
-        """Return the inventory variables of a container."""
-        return {
-            "ansible_connection": "gangway.exec.podman",
-            "ansible_host": container,
-            "ansible_podman_executable": self.env["GANGWAY_PODMAN"],
-        }
-
-
 class Buildah(Target):
-    """Buildah's working containers, in the storage of the podman bed; gangway has no such engine."""
+    """Buildah's working containers, in the storage of the podman bed."""
 
     engine, bed = "buildah", "podman"
 
@@ -52,7 +33,7 @@ class Buildah(Target):
             argv, cwd=beds.BEDS, capture_output=True, text=True, timeout=INSTALL_SECONDS
         )
         if done.returncode != 0:
-            cannot_run(f"buildah cannot be installed: {done.stderr.splitlines()[-1]}")
+            cannot_run(f"buildah cannot be installed: {done.stderr.strip().splitlines()[-1]}")
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `buildah run` command line."""
@@ -73,4 +54,7 @@ class Buildah(Target):
 
     def _buildah(self, *arguments: str) -> None:
         env = beds.environment(self.env)
-        subprocess.run(["buildah", *arguments], check=True, capture_output=True, timeout=60, env=env)
+        done = subprocess.run(
+            ["buildah", *arguments], capture_output=True, text=True, timeout=60, env=env
+        )
+        assert done.returncode == 0, (arguments, done)
