@@ -8,7 +8,7 @@ use super::{CommandResult, Session, resolve};
 use crate::engine::{Engine, Kubectl, Refusal, Runc};
 use crate::error::{Error, Result, said, shown};
 use crate::sys;
-use crate::transport::cli::{CommandLine, Event, ExecStream, Input, ask};
+use crate::transport::cli::{CommandLine, Event, ExecStream, Input, set_off};
 use crate::transport::{Interrupt, Uninterrupted};
 
 /// How long the engine's client may take to end by itself after the container's shell reported the end. A background child that
@@ -193,7 +193,7 @@ impl Running<'_> {
         for engine in [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten() {
             let Ok(line) = engine.exec(&Script::kill(&nonce, pid).command, false) else { continue };
             let left = until.saturating_duration_since(Instant::now());
-            let _ = ask(&session.target(), engine.name(), &line, left, &mut Uninterrupted);
+            set_off(&line, left);
         }
     }
 

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,15 +95,13 @@ impl<'a> ExecStream<'a> {
     /// # Panics
     /// When the command line is empty.
     pub fn spawn(target: &str, engine: &'static str, line: &CommandLine, input: Input) -> Result<Self> {
-        let (executable, arguments) = line.argv.split_first().expect("a command line names its executable");
+        let executable = line.argv.first().expect("a command line names its executable");
         let stdin = match input {
             Input::Nothing => Stdio::null(),
             Input::File(file) => file.into(),
             Input::Stream => Stdio::piped(),
         };
-        let mut child = Command::new(executable)
-            .args(arguments)
-            .envs(line.env.iter().map(|(name, value)| (name, value)))
+        let mut child = command(line)
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -297,6 +296,25 @@ fn read_some(pipe: &mut Option<impl Read>, buffer: &mut [u8]) -> io::Result<Opti
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+fn command(line: &CommandLine) -> Command {
+    let mut command = Command::new(&line.argv[0]);
+    command.args(&line.argv[1..]).envs(line.env.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Runs a client that needs no answer: waits for its end at most `bound`, then leaves it to itself.
+///
+/// It has a process group of its own: what ends this process and its group, the reason to run it, does not end it.
+pub fn set_off(line: &CommandLine, bound: Duration) {
+    let until = Instant::now() + bound;
+    let nothing = || Stdio::null();
+    let started = command(line).stdin(nothing()).stdout(nothing()).stderr(nothing()).process_group(0).spawn();
+    let Ok(mut child) = started else { return };
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
