@@ -19,8 +19,8 @@ requirements:
   - podman or podman-remote
 notes:
   - Without root, Podman knows only the containers of the user who runs Ansible.
-  - Podman ends a command when its detach keys come one by one in what the command reads. This plugin
-    chooses keys that never do. C(ansible.posix.synchronize) calls Podman itself; set
+  - Podman ends a command when its detach keys come one by one in what the command reads. This
+    plugin chooses keys that never do. C(ansible.posix.synchronize) calls Podman itself; set
     C(detach_keys = "") in C(containers.conf) for it.
 seealso:
   - plugin: containers.podman.podman
