@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint wheel setup clean
+.PHONY: help demo test soak bench lint wheel setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ test: setup ## every test; says what it skips and why (one core: scripts/test -s
 
 soak: setup ## every test on every ansible-core and with large data: hours
 	GANGWAY_SOAK=1 scripts/test
+
+bench: wheel ## gangway beside its peers, about 25 minutes (BENCH=quick: 4); bench/README.md
+	.venv/bin/python bench/run --plan $(or $(BENCH),full)
 
 lint: setup ## formatting, clippy, ruff, mypy, and the native module against its stub
 	scripts/lint

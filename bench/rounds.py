@@ -41,6 +41,8 @@ def run(bench: Bench, names: list[str], rounds: int | None = None) -> None:
 def order(bench: Bench, work: Work, turn: int) -> list[Contender]:
     """Return who does this work; another one begins in each round."""
     found = bench.taking_part(work.name, ("ansible", "pyinfra"))
+    if turn >= bench.plan.plain_rounds:
+        found = [c for c in found if c.pace != "plain"]
     if work.how == "site":  # the example knows no other engines
         found = [c for c in found if c.engine in ("runc", "docker", "kubernetes")]
     shift = turn * 5 % max(1, len(found))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import environments
 from accounting import Target
 from contenders import ENVIRONMENTS, GANGWAY, Contender
-from engines import CONTAINER, ENGINES, CannotStart, Engine
+from engines import CONTAINER, ENGINES, ROOT, CannotStart, Engine
 from measure import Failed, Meter, open_listener
 from results import Results, machine, today
 from tools import Job, Place, play, pyinfra
@@ -39,6 +41,7 @@ class Bench:
         self._stack = ExitStack()
 
     def __enter__(self) -> Bench:
+        self._stack.enter_context(alone())
         self.out.mkdir(parents=True, exist_ok=True)
         self._stack.callback(shutil.rmtree, self.place.base, ignore_errors=True)
         try:
@@ -173,6 +176,23 @@ class Bench:
     def taking_part(self, stage_or_work: str, tools: tuple[str, ...]) -> list[Contender]:
         """Return the contenders that do this."""
         return [c for c in self.contenders if c.tool in tools and stage_or_work not in c.leave_out]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the machine-wide lock: two runs would measure each other."""
+    with (environments.cache() / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("bench: another run is under way") from None
+        yield
+
+
+def newest_wheel() -> Path | None:
+    """Return what `make wheel` built."""
+    wheels = sorted((ROOT / "dist").glob("ansible_gangway-*.whl"), key=lambda w: w.stat().st_mtime)
+    return wheels[-1] if wheels else None
 
 
 def description(contender: Contender) -> dict[str, Any]:
