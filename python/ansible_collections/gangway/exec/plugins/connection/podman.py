@@ -202,11 +202,21 @@ from ansible.errors import AnsibleError
 try:
     from ansible_gangway.connection import ContainerConnection
 except ImportError as exc:
-    raise AnsibleError(
-        f"the connection plugin {__file__} needs ansible-gangway where Ansible runs: run "
-        f"'{sys.executable} -m pip install ansible-gangway' (or 'gangway unlink' where it is "
-        f"installed, if the plugin is a link that should not be there): {exc}"
-    ) from exc
+    from ansible.plugins.connection import ConnectionBase
+
+    MISSING = exc
+
+    class ContainerConnection(ConnectionBase):
+        """For whoever uses the plugin; tools that only import it do not need ansible-gangway."""
+
+        _connect = exec_command = put_file = fetch_file = close = None
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            raise AnsibleError(
+                f"the connection plugin {__file__} needs ansible-gangway where Ansible runs: run "
+                f"'{sys.executable} -m pip install ansible-gangway' (or 'gangway unlink' where it "
+                f"is installed, if the plugin is a link that should not be there): {MISSING}"
+            ) from MISSING
 
 
 class Connection(ContainerConnection):
