@@ -36,6 +36,11 @@ ENGINES[engine](environment).session().exec_command(command.encode())
 """
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs, of which the tests may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def mark(target: Target) -> str:
     """Return the path of a file that is not there yet."""
     path = f"/tmp/gangway-interrupt-{os.getpid()}"
@@ -58,6 +63,7 @@ def test_a_signal_to_a_worker(target: Target, number: signal.Signals, handler: s
         [sys.executable, "-c", WORKER, argument, handler],
         env=beds.environment({"PYTHONPATH": tests}),
         stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
     )
     try:
         pid = written(target, path)
@@ -115,6 +121,7 @@ def test_ctrl_c_on_a_play(target: Target, ansible: Ansible, tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     try:
         pid = written(target, path)
