@@ -122,7 +122,7 @@ WORKS = [
         name="facts",
         title="gather_facts",
         unit="task",
-        counts={"fast": 4, "pipelined": 2, "plain": 1},
+        counts={"fast": 4, "pipelined": 2, "plain": 2},
         tasks=repeated("ansible.builtin.gather_facts", lambda i, run: {}),
         rounds=2,
     ),
