@@ -1,7 +1,7 @@
 """A timeout, Ctrl-C or SIGTERM ends the caller soon, and the command in the container with it.
 
 SIGKILL of the caller is the exception: nothing of it is left that could end the command, and no
-engine's client does (CONTRIBUTING.md says so).
+engine's client does (README.md says so).
 """
 
 from __future__ import annotations
