@@ -106,6 +106,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The sentence that the user reads. Names and texts of others are in it.
+    pub fn sentence(&self) -> String {
+        one_line(&self.to_string())
+    }
+
     /// What Ansible makes of this error.
     pub fn class(&self) -> Class {
         match self {
@@ -156,12 +161,35 @@ pub fn said(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let joined = lines.iter().rev().take(3).rev().copied().collect::<Vec<_>>().join("; ");
-    let mut clean: String = joined.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
+    let mut clean: String = joined.chars().filter(|c| !is_obeyed(*c)).take(LONGEST).collect();
     if joined.chars().count() > LONGEST {
         clean.push('…');
     }
     let clean = clean.trim_end_matches(['.', ':', ' ']);
     if clean.is_empty() { "it said nothing".to_owned() } else { clean.to_owned() }
+}
+
+/// `text` as one line of bounded length; what a terminal would obey is spelled out.
+pub fn one_line(text: &str) -> String {
+    const LONGEST: usize = 4000;
+    let mut line = String::with_capacity(text.len());
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST {
+            line.push('…');
+            break;
+        }
+        if is_obeyed(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// Control characters, line and paragraph separators, and what changes the direction of writing.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Bytes that name something (a path, a user), for a sentence.
@@ -178,5 +206,15 @@ mod tests {
         assert_eq!(said(b"Error: a\r\n\nb\x1b[31mred.\n"), "Error: a; b[31mred");
         assert_eq!(said(b" \n"), "it said nothing");
         assert_eq!(said(&[b'x'; 1000]).chars().count(), 401);
+    }
+
+    #[test]
+    fn a_sentence_is_one_bounded_line_without_escapes() {
+        let error = |dir: &str| {
+            let source = io::Error::other("gone");
+            Error::Local { path: PathBuf::from(dir), source }.sentence()
+        };
+        assert_eq!(error("/a\n\x1b[2J\u{202e}ü"), "/a\\n\\u{1b}[2J\\u{202e}ü: gone");
+        assert_eq!(error(&"x".repeat(10_000)).chars().count(), 4001);
     }
 }

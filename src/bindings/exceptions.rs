@@ -18,8 +18,8 @@ create_exception!(ansible_gangway._core, FileMissing, Error, "A file that was to
 pub(super) fn to_python(error: &error::Error, raised: Option<PyErr>) -> PyErr {
     match error.class() {
         Class::Interrupted => raised.unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
-        Class::Connection => ConnectionFailed::new_err(error.to_string()),
-        Class::FileMissing => FileMissing::new_err(error.to_string()),
-        Class::Failed => Error::new_err(error.to_string()),
+        Class::Connection => ConnectionFailed::new_err(error.sentence()),
+        Class::FileMissing => FileMissing::new_err(error.sentence()),
+        Class::Failed => Error::new_err(error.sentence()),
     }
 }

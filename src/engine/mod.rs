@@ -5,6 +5,8 @@
 pub mod docker;
 pub mod kubectl;
 pub mod podman;
+#[cfg(test)]
+mod properties;
 pub mod runc;
 pub mod user;
 

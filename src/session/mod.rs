@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result, one_line, shown};
 use crate::transport::Interrupt;
 use become_prompt::BecomePlugin;
 use sum::SumKind;
@@ -97,7 +97,7 @@ impl Session {
     fn summing(&mut self, mut transfer: impl FnMut(&Self) -> Result<Transferred>) -> Result<Option<String>> {
         loop {
             match transfer(self)? {
-                Transferred::Whole(note) => return Ok(note),
+                Transferred::Whole(note) => return Ok(note.map(|note| one_line(&note))),
                 Transferred::Unsummed => {
                     let target = self.target();
                     self.sums_by = self.sums_by.next().ok_or(Error::Unverifiable { target })?;
