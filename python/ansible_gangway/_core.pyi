@@ -103,7 +103,8 @@ class Session:
 #   env           environment variables of every command
 #   working_dir   directory in the container in which commands start; None: its own
 #   user          user in the container, name or number, with :GROUP if wanted; None: its own
-#   timeout       seconds that a command may take to start, and a become prompt to appear
+#   timeout       seconds that a command may take to start, and a become prompt to appear; no more
+#                 than a day
 #   shell         what runs command lines: /bin/sh, or the path of another POSIX shell
 
 def runc(

@@ -77,7 +77,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
 
     def bytes_option(self, name: str) -> bytes | None:
         """Return an option as bytes, None when it is empty or not set."""
-        return _bytes(self.text_option(name)) or None
+        return _bytes(self.text_option(name), name) or None
 
     def env_option(self, name: str) -> dict[bytes, bytes]:
         """Return a dictionary of environment variables, all of them strings."""
@@ -90,7 +90,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
                         f"{self.target()}: the {what} of {key!r} in the {name} option is not a "
                         "string: wrap it in quotes, or convert it to a string if it is templated"
                     )
-        return {_bytes(key): _bytes(value) for key, value in env.items()}
+        return {_bytes(key, name): _bytes(env[key], name) for key in env}
 
     def path_option(self, name: str) -> bytes | None:
         """Return an option that is a local path as bytes; no shell has expanded its `~`."""
@@ -108,12 +108,13 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         shell = (self._play_context.executable or "").split() or ["/bin/sh"]
         return {
             "executable": self.path_option(f"{self.transport}_executable")
-            or _bytes(self.transport),
+            or self.transport.encode(),
             "extra_args": self.bytes_option(f"{self.transport}_extra_args") or b"",
             "env": self.env_option(self.env_name),
             "working_dir": self.bytes_option(self.working_dir_name),
-            "timeout": float(timeout),
-            "shell": _bytes(shell[0]),
+            # _core stops at a day; a number may be too large to become a float at all.
+            "timeout": float(min(timeout, sys.maxsize)),
+            "shell": _bytes(shell[0], "ansible_shell_executable"),
         }
 
     # Ansible's contract.
@@ -139,8 +140,9 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         # Without a password too: a method that asks would read the module's first line as one.
         if sudoable and self.become and self.become.success and self.become.success in cmd:
             become = BecomePrompt(self.become, self._play_context)
-        stdin = None if in_data is None else _bytes(in_data)
-        result = _call(self._open_session().exec_command, _bytes(cmd), stdin, become)
+        command = _bytes(cmd, "the command")
+        stdin = None if in_data is None else _bytes(in_data, "what the command reads")
+        result = _call(self._open_session().exec_command, command, stdin, become)
         if result[0] != 0:
             self._explain_no_temporary_directory(cmd, in_data, sudoable, result)
         return result
@@ -244,7 +246,7 @@ class BecomePrompt:
     def __init__(self, become: Any, play_context: Any) -> None:
         """Read the password once; the plugin's own checks are the answers."""
         password = become.get_option("become_pass", playcontext=play_context)
-        self.password = _bytes(password) if password else None
+        self.password = _bytes(password, "the become password") if password else None
         self.name: str = become.name
         self.is_prompt: Callable[[bytes], bool] = become.check_password_prompt
         self.is_success: Callable[[bytes], bool] = become.check_success
@@ -268,14 +270,21 @@ def _text(value: Any) -> str:
     return str(to_text(value, errors="surrogate_or_replace"))
 
 
-def _bytes(value: Any) -> bytes:
-    return bytes(to_bytes(value, errors="surrogate_or_strict"))
+def _bytes(value: Any, what: str) -> bytes:
+    """Encode a text, with the bytes that it stands for where they are no text; `what` names it."""
+    try:
+        return bytes(to_bytes(value, errors="surrogate_or_strict"))
+    except UnicodeEncodeError:
+        # Such as JSON's "\ud800". It may be a part of a secret: it is not shown.
+        raise AnsibleError(
+            f"{what} holds half of a surrogate pair: write the character itself"
+        ) from None
 
 
 def _local_path(path: str) -> bytes:
-    return _bytes(os.path.abspath(path))
+    return _bytes(os.path.abspath(path), "the local path")
 
 
 def _container_path(path: str) -> bytes:
     """Make a path of the container absolute: relative ones start at /, as in the other plugins."""
-    return _bytes(os.path.normpath(os.path.join("/", path)))
+    return _bytes(os.path.normpath(os.path.join("/", path)), "the path")

@@ -24,6 +24,9 @@ use signals::Signals;
 
 type Bytes = Vec<u8>;
 
+/// Seconds. A wait without an end is not meant, and a point in time must stay one that the clock has.
+const LONGEST_TIMEOUT: f64 = 86_400.0;
+
 /// Ansible's become plugin behind the adapter of the shims; called with the GIL, and only while a prompt is awaited.
 struct PyBecome {
     adapter: Py<PyAny>,
@@ -84,7 +87,7 @@ fn path(bytes: &[u8]) -> &Path {
 
 impl Session {
     fn new(engine: Engine, shell: Bytes, timeout: f64) -> PyResult<Self> {
-        let timeout = Duration::try_from_secs_f64(timeout)
+        let timeout = Duration::try_from_secs_f64(timeout.min(LONGEST_TIMEOUT))
             .map_err(|error| exceptions::Error::new_err(format!("timeout {timeout}: {error}")))?;
         Ok(Self(Mutex::new(session::Session::new(engine, shell, timeout))))
     }
