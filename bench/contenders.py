@@ -67,7 +67,13 @@ def ours(engine: str, connection: str, stream: str) -> Contender:
     )
 
 
-def stock(engine: str, connection: str, stream: str) -> list[Contender]:
+# Rows that take minutes, for those that the other rows show as well.
+LONG = frozenset({"role", "site"})
+
+
+def stock(
+    engine: str, connection: str, stream: str, leave_out: frozenset[str] = frozenset()
+) -> list[Contender]:
     """Return a collection's plugin twice: by default, and with pipelining switched on."""
     default = Contender(
         name=connection,
@@ -76,10 +82,16 @@ def stock(engine: str, connection: str, stream: str) -> list[Contender]:
         pace="plain",
         connection=connection,
         stream=stream,
+        leave_out=LONG | {"template", "stat", "cold"},
     )
-    settings = {"ANSIBLE_PIPELINING": "1"}
-    name = f"{connection} pipelined"
-    return [default, replace(default, name=name, pace="pipelined", settings=settings)]
+    pipelined = replace(
+        default,
+        name=f"{connection} pipelined",
+        pace="pipelined",
+        settings={"ANSIBLE_PIPELINING": "1"},
+        leave_out=leave_out,
+    )
+    return [default, pipelined]
 
 
 def dd(engine: str, stream: str) -> Contender:
@@ -93,9 +105,9 @@ CONTENDERS = [
     ours("kubernetes", "kubectl", "kubectl"),
     ours("podman", "podman", "podman"),
     *stock("docker", "community.docker.docker", "docker"),
-    *stock("docker", "community.docker.docker_api", ""),
+    *stock("docker", "community.docker.docker_api", "", leave_out=LONG),
     *stock("kubernetes", "kubernetes.core.kubectl", "kubectl"),
-    *stock("podman", "containers.podman.podman", "podman"),
+    *stock("podman", "containers.podman.podman", "podman", leave_out=LONG),
     Contender(
         name="mitogen docker",
         engine="docker",

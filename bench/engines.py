@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -45,7 +46,8 @@ class Engine:
             self.bed_env = beds.start(self.bed)
         except beds.BedError as error:
             if not self.was_running:
-                beds.stop(self.bed)
+                with suppress(beds.BedError):  # the first failure is the one to tell
+                    beds.stop(self.bed)
             raise CannotStart(f"the {self.bed} bed did not start: {error}") from None
         self.env = beds.environment(self.bed_env)
         self.made: list[str] = []

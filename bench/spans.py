@@ -27,6 +27,27 @@ def steps(workers: list[dict[str, Any]], tasks: list[float]) -> dict[str, float]
     return result
 
 
+CORE = "core: exec_command"
+
+
+def divided(step: dict[str, float], shell: float, python: float) -> dict[str, float]:
+    """Divide the core's time by what the engine needs without Ansible and gangway.
+
+    `shell` and `python` are seconds of an exec that starts a shell, or a Python, which ends at
+    once. What is left of a raw task is gangway's own; of a module it is the module, too.
+    """
+    result = dict(step)
+    whole = result.pop(CORE, 0.0)
+    result["engine: an exec, and a shell in it"] = min(whole, shell)
+    rest = whole - min(whole, shell)
+    if python:
+        result["target: Python starts"] = min(rest, max(0.0, python - shell))
+        result["target: the module is unpacked and runs"] = max(0.0, rest - (python - shell))
+    else:
+        result["core: the rest of exec_command"] = rest
+    return result
+
+
 def markdown(columns: dict[str, dict[str, float]]) -> str:
     """Return a table of milliseconds: one line for each step, the costliest first."""
     names = {name for column in columns.values() for name in column}

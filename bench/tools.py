@@ -144,25 +144,19 @@ def site(contender: Contender, engine: Engine, place: Place, name: str) -> Job:
     cwd = place.directory(contender, name)
     leave_out = shutil.ignore_patterns("out", "connection_plugins")
     shutil.copytree(ROOT / "examples", cwd / "examples", ignore=leave_out)
-    hosts = {}
-    for role in ("web", "db"):
-        host = variables(contender, engine, f"gangway-{role}")
-        host |= {
-            "container": f"gangway-{role}",
-            "engine": engine.bed,
-            "ansible_host": "{{ container }}",
+    # Addresses are plain words: Mitogen takes them unexpanded.
+    hosts = {
+        role: {
+            f"{engine.bed}-{role}": variables(contender, engine, f"gangway-{role}")
+            | {"container": f"gangway-{role}", "engine": engine.bed}
         }
-        hosts[role] = {f"{engine.bed}-{role}": host}
-    # The worker that the play adds to the engine's group gets these.
-    group = variables(contender, engine, "") | {
-        "engine": engine.bed,
-        "ansible_host": "{{ container }}",
+        for role in ("web", "db", "worker")
     }
-    inventory = {role: {"hosts": hosts[role]} for role in hosts}
-    members: dict[str, Any] = {name: {} for role in hosts for name in hosts[role]}
-    inventory |= {"worker": {}, engine.bed: {"hosts": members, "vars": group}}
-    for bed in {"runc", "docker", "kubernetes"} - {engine.bed}:
-        inventory[bed] = {}
+    # The worker's variables are known from the start; it is in no group until the play adds it.
+    inventory: dict[str, Any] = {role: {"hosts": hosts[role]} for role in ("web", "db")}
+    inventory |= {"worker": {}, "later": {"hosts": hosts["worker"]}}
+    inventory |= {bed: {} for bed in ("runc", "docker", "kubernetes")}
+    inventory[engine.bed] = {"hosts": {f"{engine.bed}-web": {}, f"{engine.bed}-db": {}}}
     (cwd / "inventory.json").write_text(json.dumps(inventory))
     argv = ["ansible-playbook", "-i", "inventory.json", "examples/site.yml"]
     env = environment(contender, engine, cwd, place.facts) | site_settings(engine, cwd)

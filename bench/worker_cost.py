@@ -45,7 +45,12 @@ def steps(name, variables):
         context = PlayContext()
         context.remote_addr = variables.get("ansible_host", "localhost")
         times = [time.perf_counter()]
-        connection = connection_loader.get(name, context)
+        # As ansible.executor.task_executor does.
+        connection = connection_loader.get(
+            name, context, new_stdin=None, task_uuid="0", ansible_playbook_pid=str(os.getppid())
+        )
+        if connection is None:
+            raise LookupError(f"there is no connection plugin {name}")
         times.append(time.perf_counter())
         options = connection._resolve_option_variables(variables, Templar(None, variables))
         connection.set_options(task_keys={"timeout": 10}, var_options=options)
@@ -75,9 +80,11 @@ def main():
     # What ansible-playbook has imported and set up before it forks.
     from ansible import context
     from ansible.cli.playbook import PlaybookCLI
+    from ansible.plugins.loader import init_plugin_loader
 
     cli = PlaybookCLI(["ansible-playbook", "-i", "localhost,", os.devnull])
     cli.parse()
+    init_plugin_loader()
     cli._play_prereqs()
     assert context.CLIARGS
 

@@ -31,6 +31,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import connection_loader
 
+LOAD = "plugin: load it, its options' documentation and the core"
 CONNECTION = {
     "_open_session": "plugin: open the session",
     "exec_command": "plugin: exec_command around the core",
@@ -108,7 +109,7 @@ class CallbackModule(CallbackBase):
         )
 
         def get_with_clocks(*args, **kwargs):
-            found = clock.run("Ansible: load the connection plugin", get, *args, **kwargs)
+            found = clock.run(LOAD, get, *args, **kwargs)
             put_on_connection(found[0])
             return found
 
@@ -124,11 +125,15 @@ class CallbackModule(CallbackBase):
             try:
                 return clock.run("Ansible: the rest of the worker", run, worker)
             finally:
+                # The last worker may be ended while it writes: half a file has another name.
+                path = f"{directory}/{os.getpid()}"
                 if profile:
                     profile.disable()
-                    profile.dump_stats(f"{directory}/{os.getpid()}.prof")
-                with open(f"{directory}/{os.getpid()}.json", "w") as file:
+                    profile.dump_stats(f"{path}.part")
+                    os.rename(f"{path}.part", f"{path}.prof")
+                with open(f"{path}.part", "w") as file:
                     json.dump({"action": worker._task.action, "spent": clock.spent}, file)
+                os.rename(f"{path}.part", f"{path}.json")
 
         connection_loader.get_with_context = get_with_clocks
         WorkerProcess.start, WorkerProcess._run = start_noting, run_and_write
