@@ -17,7 +17,9 @@ else:
     ANSIBLE_CORE, ANSIBLE = "ansible-core==2.19.14", "ansible==12.3.0"
 
 GANGWAY = "gangway"  # ansible-core and the wheel that `make wheel` built
+PLAIN = "ansible-core"  # and nothing else
 ENVIRONMENTS = {
+    PLAIN: [ANSIBLE_CORE],
     GANGWAY: [ANSIBLE_CORE],
     "collections": [ANSIBLE_CORE, "requests==2.34.2"],  # docker_api needs requests
     "mitogen": [ANSIBLE_CORE, "mitogen==0.3.54"],
@@ -121,6 +123,7 @@ CONTENDERS = [
     Contender(
         name="local pipelined",
         engine="",
+        environment=PLAIN,
         connection="ansible.builtin.local",
         settings={"ANSIBLE_PIPELINING": "1"},
         # They would change this machine, measure its disk, or tell nothing new.
@@ -129,6 +132,7 @@ CONTENDERS = [
     Contender(
         name="oracle",
         engine="",
+        environment=PLAIN,
         pace="fast",
         connection="oracle",
         leave_out=frozenset({"site", "cold", "transfer"}),
