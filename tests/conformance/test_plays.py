@@ -18,6 +18,8 @@ from support.pods import pod
 from support.targets import Target
 
 PLAYS = Path(__file__).parent / "plays"
+# In each container with another content.
+SAME = f"/tmp/gangway-same-{os.getpid()}"
 ENDS = re.compile(r"^fatal: \[(.+)\]: (UNREACHABLE|FAILED)! => (\{.*\})$", re.MULTILINE)
 
 
@@ -110,7 +112,9 @@ def test_standard(target: Target, ansible: Ansible, tmp_path: Path) -> None:
     common = inventory.PYTHON | target.variables("target")
     lines += ["[ways:vars]", *(f"{key}={value}" for key, value in common.items())]
     (tmp_path / "hosts.ini").write_text("\n".join(lines) + "\n")
-    result = play(ansible, target, "standard", tmp_path / "hosts.ini", out=str(tmp_path / "out"))
+    place = f"/tmp/gangway-standard-{os.getpid()}"
+    inventory_file, out = tmp_path / "hosts.ini", str(tmp_path / "out")
+    result = play(ansible, target, "standard", inventory_file, out=out, place=place)
     assert result.rc == 0, str(result)
     assert set(result.recap) == {"default", "plain"}
     assert "WARNING" not in result.stdout + result.stderr, str(result)
@@ -130,13 +134,13 @@ def test_files(target: Target, ansible: Ansible, second: str, tmp_path: Path) ->
     mine.mkdir()
     out.mkdir()
     (out / "passwd").write_text("precious")
-    (out / "gangway-same").write_text("precious")
+    (out / Path(SAME).name).write_text("precious")
     (mine / "large").write_bytes(os.urandom(3 << 20))
     for name in NAMES:
         (mine / name).write_text(f"in {name}")
     same = {"one": os.urandom(300_000), "two": os.urandom(300_000)}
     for container, content in (("target", same["one"]), (second, same["two"])):
-        target.run(container, "cat >/tmp/gangway-same", content)
+        target.run(container, f"cat >{SAME}", content)
     hosts = {"one": target.variables("target"), "two": target.variables(second)}
     theirs = f"/tmp/gangway-plays-{os.getpid()}"
     try:
@@ -149,15 +153,16 @@ def test_files(target: Target, ansible: Ansible, second: str, tmp_path: Path) ->
             mine=str(mine),
             out=str(out),
             theirs=theirs,
+            same=SAME,
         )
     finally:
-        target.run("target", f"rm -rf {theirs} /tmp/gangway-same")
+        target.run("target", f"rm -rf {theirs} {SAME}")
     assert result.rc == 0, str(result)
     assert "Traceback" not in result.stdout + result.stderr
     expected = {name: f"in {name}".encode() for name in NAMES}
-    expected |= {f"{host}-{n}": content for host, content in same.items() for n in (1, 2, 3)}
+    expected |= {f"{host}-{n}": content for host, content in same.items() for n in (1, 2)}
     expected |= {"other": target.run("target", "cat /etc/passwd")}
-    expected |= dict.fromkeys(("passwd", "gangway-same"), b"precious")
+    expected |= dict.fromkeys(("passwd", Path(SAME).name), b"precious")
     assert {file.name: file.read_bytes() for file in out.iterdir()} == expected
     assert sorted(file.name for file in mine.iterdir()) == sorted([*NAMES, "large"])
     assert target.run(second, "ls -A /dev/shm; rm /dev/shm/*") == b"filler\n"
@@ -169,16 +174,16 @@ def test_tasks(target: Target, ansible: Ansible, second: str, tmp_path: Path) ->
     """timeout, async, environment and delegate_to do what they say."""
     nap = f"sleep 900.{os.getpid()}"
     for container, word in (("target", b"one"), (second, b"two")):
-        target.run(container, "cat >/tmp/gangway-same", word)
+        target.run(container, f"cat >{SAME}", word)
     hosts = {"one": target.variables("target"), "two": target.variables(second)}
     file = inventory.write(tmp_path / "hosts.json", all=hosts)
-    result = play(ansible, target, "tasks", file, nap=nap)
+    result = play(ansible, target, "tasks", file, nap=nap, same=SAME)
     assert result.rc == 0, str(result)
     processes.wait_until_gone(target, "target", nap)
     # It would be seen.
     target.run("target", f"{nap} >/dev/null 2>&1 &")
     pids = processes.running(target, "target", nap)
-    target.run("target", f"kill {' '.join(pids)}; rm /tmp/gangway-same")
+    target.run("target", f"kill {' '.join(pids)}; rm {SAME}")
     assert len(pids) == 1
 
 
