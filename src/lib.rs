@@ -17,3 +17,4 @@ pub mod error;
 pub mod session;
 mod sys;
 pub mod transport;
+pub mod wire;
