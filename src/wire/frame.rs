@@ -210,7 +210,9 @@ mod tests {
             piece in 1..97_usize,
         ) {
             let mut bytes = Vec::new();
-            sent.iter().for_each(|frame| frame.write_to(&mut bytes));
+            for frame in &sent {
+                frame.write_to(&mut bytes);
+            }
             let mut frames = Frames::default();
             let mut arrived = Vec::new();
             for part in bytes.chunks(piece) {

@@ -106,10 +106,10 @@ pub struct Available {
     pub fresh: bool,
 }
 
-/// UNUSABLE, and GIVE_UP with a reason that holds for everybody.
+/// UNUSABLE, and `GIVE_UP` with a reason that holds for everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unusable {
-    /// "no Python was found"; `None` in a GIVE_UP: only this attempt failed.
+    /// "no Python was found"; `None` in a `GIVE_UP`: only this attempt failed.
     pub reason: Option<String>,
 }
 
