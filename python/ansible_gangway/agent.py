@@ -1,0 +1,832 @@
+"""The agent: serves commands and files inside a container, over the stdin and stdout of one exec.
+
+Its text is sent to the container's own Python (3.6 or later, standard library only) and never
+stored there; a last line calls `main`. src/wire/mod.rs describes the stream. One process, one
+thread, one `poll`: nothing in here may block.
+
+What it serves is in the text that follows it, agent_commands.py or warm.py, which shares its
+globals: that adds to OPERATIONS and PREPARE, makes a Task of each child it forks, and leaves work
+for idle moments in `Agent.when_idle`.
+"""
+
+import sys
+
+if sys.version_info < (3, 6):
+    sys.exit("Python %d.%d is too old, 3.6 is the first that serves" % sys.version_info[:2])
+WRITES_BYTECODE = not sys.dont_write_bytecode
+sys.dont_write_bytecode = True  # nothing is written to the container's disk
+
+import _signal as signal
+import fcntl
+import os
+import select
+import struct
+import time
+
+VERSION, MAGIC = 1, b"\x1egangway-agent"
+MAX_PAYLOAD, CHUNK, WINDOW = 1 << 20, 64 << 10, 256 << 10
+HELLO, PING, PONG = 1, 2, 3
+REQUEST, DATA, END, CREDIT, CANCEL = 16, 17, 18, 19, 20
+STARTED, STDOUT, STDERR, EXIT, WANT = 32, 33, 34, 35, 36
+RETIRE = 48
+HEADER = struct.Struct(">BII")
+
+# Seconds without a frame after which nobody is there any more; the broker sends one every 15.
+SILENCE, TICK = 60, 15
+# After a command's end: how long its pipes must be silent, and how long at most one waits for that.
+QUIET, LINGER = 0.3, 0.5
+# From TERM to KILL, and from there to giving up a process that is another user's.
+MERCY, HOPELESS = 3, 1
+# What a container must have to spare, for an agent and a module beside its application.
+LEAST_SPARE = 100 << 20
+
+HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+# op of a REQUEST -> called with (agent, id, head); an exception from it means that nothing ran.
+OPERATIONS = {}
+# Called with the agent once its HELLO is on the way.
+PREPARE = []
+
+
+class Broken(Exception):
+    """What came is no stream of frames."""
+
+
+def text(raw):
+    """Return bytes as text that JSON can carry."""
+    return raw.decode("utf-8", "replace")
+
+
+def said(error):
+    """Return what an OSError means, in the words of the shell."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def blob(value):
+    """Return the bytes that a head carries as base64."""
+    from binascii import a2b_base64
+
+    return a2b_base64(value)
+
+
+def contents(path, most=1 << 20):
+    """Return the bytes of a small file; None where it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        return read_up_to(fd, most)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_up_to(fd, most):
+    """Return the bytes of an open file, at most so many."""
+    parts = []
+    while most > 0:
+        part = os.read(fd, min(most, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
+class Agent:
+    """The stream, the requests on it, and the one loop."""
+
+    def __init__(self, config, directory, oom_score_adj, environment):
+        self.config = config
+        self.directory = directory  # where children start; None: where the agent is
+        self.oom_score_adj = oom_score_adj  # for children; None: as the agent's
+        self.environment = environment  # of children: bytes to bytes
+        self.requests = {}  # id -> Request
+        self.children = {}  # process id -> called with its wait status
+        self.when_idle = None  # called once when nothing is to be done
+        self.ending = None  # why nothing new is accepted
+        self.lost = False
+        self._poll = select.poll()
+        self._watched = {}  # descriptor -> called with (descriptor, events)
+        self._timers = []  # [when, called without arguments]
+        self._out, self._queued = [], 0
+        self._in = bytearray()
+        self._silent = 0.0
+
+        self._stdin, self._stdout = own_streams()
+        for fd in (self._stdin, self._stdout):
+            os.set_blocking(fd, False)
+        self.watch(self._stdin, select.POLLIN, self._readable)
+        self._poll.register(self._stdout, 0)  # tells when nobody reads any more
+        self._watched[self._stdout] = self._writable
+        wakeup, wakes = os.pipe()
+        os.set_blocking(wakeup, False)
+        os.set_blocking(wakes, False)
+        signal.set_wakeup_fd(wakes)
+        self.handlers = {number: signal.getsignal(number) for number in HANDLED}
+        for number, handler in self.handlers.items():
+            if handler != signal.SIG_IGN or number == signal.SIGCHLD:
+                signal.signal(number, lambda *_: None)
+        self.watch(wakeup, select.POLLIN, self._signalled)
+
+    # The loop
+
+    def run(self):
+        """Serve until nothing is left to do."""
+        while not self._finished():
+            idle = self.when_idle is not None
+            asked = 0 if idle else self._patience()
+            begun = time.monotonic()
+            happened = self._poll.poll(asked * 1000)
+            self._count_silence(time.monotonic() - begun)
+            if idle and not happened:
+                work, self.when_idle = self.when_idle, None
+                work()
+            for fd, events in happened:
+                if fd in self._watched:  # an earlier one may have closed it
+                    self._watched[fd](fd, events)
+            now = time.monotonic()
+            for timer in [timer for timer in self._timers if timer[0] <= now]:
+                if timer in self._timers:
+                    self._timers.remove(timer)
+                    timer[1]()
+            self._flush()
+
+    def _finished(self):
+        return self.ending and not self.requests and not self._timers and not self._out
+
+    def _patience(self):
+        soonest = min([timer[0] - time.monotonic() for timer in self._timers] + [TICK])
+        return max(0, soonest) + 0.001
+
+    def _count_silence(self, elapsed):
+        """End the stream when nobody was heard for long; who was frozen has not listened."""
+        self._silent = 0.0 if elapsed > 2 * TICK else self._silent + elapsed
+        if self._silent > SILENCE and not self.lost:
+            self._readable(self._stdin, 0)  # it may have been here all the time
+            if self._silent > SILENCE:
+                self.lose("nothing came for %d seconds" % SILENCE)
+
+    def watch(self, fd, events, function):
+        """Call function(fd, events) when one of the poll events happens; 0 ends that."""
+        if events:
+            self._poll.register(fd, events)
+            self._watched[fd] = function
+        elif self._watched.pop(fd, None):
+            self._poll.unregister(fd)
+
+    def close(self, fd):
+        """Stop watching and close a descriptor."""
+        self.watch(fd, 0, None)
+        os.close(fd)
+
+    def at(self, seconds, function):
+        """Call the function in so many seconds; return what `never` takes."""
+        timer = [time.monotonic() + seconds, function]
+        self._timers.append(timer)
+        return timer
+
+    def never(self, timer):
+        """Take back an `at`."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+
+    def _signalled(self, fd, _events):
+        """Reap children; a TERM, which engines' clients hand on, is a request to go."""
+        numbers = set(os.read(fd, 4096))
+        if numbers - {signal.SIGCHLD}:
+            self.lose("signal %d" % min(numbers - {signal.SIGCHLD}))
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self.children.pop(pid, lambda _: None)(status)
+
+    # The stream
+
+    def greet(self, hello):
+        """Say HELLO, without the milliseconds that an import of json takes."""
+        from _json import encode_basestring_ascii as quote
+
+        pairs = [(quote(key), value) for key, value in hello.items()]
+        words = [name + ":" + (str(v) if type(v) is int else quote(v)) for name, v in pairs]
+        self._out.append(MAGIC + b" " + self.config["nonce"].encode() + b"\n")
+        self.send(HELLO, 0, ("{" + ",".join(words) + "}").encode())
+        self._flush()
+
+    def send(self, kind, number, payload=b""):
+        """Queue a frame."""
+        if not self.lost:
+            self._out.append(HEADER.pack(kind, number, len(payload)) + payload)
+            self._queued += len(payload)
+
+    def send_head(self, kind, number, head):
+        """Queue a frame with a JSON object."""
+        import json
+
+        self.send(kind, number, json.dumps(head).encode())
+
+    @property
+    def has_room(self):
+        """Whether more output of children may be queued: much of one must not hold up others."""
+        return self._queued < WINDOW
+
+    def _writable(self, _fd, events):
+        if events & (select.POLLERR | select.POLLNVAL):
+            self.lose("nobody reads")
+
+    def _flush(self):
+        had_room = self.has_room
+        try:
+            while self._out:
+                count = os.writev(self._stdout, self._out[:64])
+                while count:
+                    size = len(self._out[0])
+                    if count < size:
+                        self._out[0] = memoryview(self._out[0])[count:]
+                        break
+                    count -= size
+                    self._out.pop(0)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.lose(said(error))
+        self._queued = sum(map(len, self._out))
+        if not self.lost:
+            self._poll.register(self._stdout, select.POLLOUT if self._out else 0)
+        if self.has_room and not had_room:
+            for request in list(self.requests.values()):
+                request.look()
+
+    def _readable(self, fd, _events):
+        while not self.lost:
+            try:
+                data = os.read(fd, WINDOW)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                return self.lose(said(error))
+            if not data:
+                return self.lose("")
+            self._in += data
+            try:
+                self._take_frames()
+            except Broken as error:
+                return self.lose("what came is no frame: %s" % error)
+            if len(data) < WINDOW:
+                return
+
+    def _take_frames(self):
+        start, held = 0, self._in
+        while len(held) - start >= HEADER.size:
+            kind, number, length = HEADER.unpack_from(held, start)
+            if kind not in FRAMES:
+                raise Broken("kind %d" % kind)
+            if length > MAX_PAYLOAD:
+                raise Broken("%d bytes" % length)
+            end = start + HEADER.size + length
+            if end > len(held):
+                break
+            payload = bytes(held[start + HEADER.size : end])
+            start, self._silent = end, 0.0
+            FRAMES[kind](self, number, payload)
+        del held[:start]
+
+    def _request(self, number, payload):
+        import json
+
+        if number in self.requests:
+            raise Broken("request %d twice" % number)
+        try:
+            head = json.loads(payload.decode())
+            op = head["op"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Broken("the head of request %d: %s" % (number, error))
+        try:
+            if self.ending:
+                raise Unable("the agent is retiring")
+            if op not in OPERATIONS:
+                raise Unable("the agent does not know the operation %s" % op)
+            OPERATIONS[op](self, number, head)
+        except Unable as error:
+            self.exit(number, plain=str(error))
+        except Exception as error:
+            self.exit(number, plain="the agent could not do it: %s" % error)
+
+    def exit(self, number, **head):
+        """Say how a request ended."""
+        self.requests.pop(number, None)
+        self.send_head(EXIT, number, head)
+
+    def _of_request(self, number, payload, name):
+        request = self.requests.get(number)  # none when its end crossed the frame
+        if request:
+            getattr(request, name)(*payload)
+
+    def _data(self, number, payload):
+        request = self.requests.get(number)
+        if request:
+            request.window -= len(payload)
+            if request.window < 0:
+                raise Broken("more than the credit of request %d" % number)
+            request.data(payload)
+
+    def _retire(self, _number, _payload):
+        self.ending = self.ending or "retired"
+
+    def lose(self, reason):
+        """Nobody is there any more: what runs may finish, then the agent ends."""
+        if self.lost:
+            return
+        self.lost, self.ending = True, reason or "the stream ended"
+        if reason:
+            complain(reason)
+        self._out, self._queued = [], 0
+        for fd in (self._stdin, self._stdout):
+            self.close(fd)
+        for request in list(self.requests.values()):
+            (request.cancel if self.config.get("kill_on_disconnect") else request.lose)()
+
+
+FRAMES = {
+    PING: lambda agent, number, _: agent.send(PONG, number),
+    REQUEST: Agent._request,
+    DATA: Agent._data,
+    END: lambda agent, number, _: agent._of_request(number, (), "end"),
+    CREDIT: lambda agent, number, raw: agent._of_request(number, (credited(raw),), "credited"),
+    CANCEL: lambda agent, number, _: agent._of_request(number, (), "cancel"),
+    RETIRE: Agent._retire,
+}
+
+
+def credited(raw):
+    """Return the number in a CREDIT."""
+    if len(raw) != 4:
+        raise Broken("a credit of %d bytes" % len(raw))
+    return struct.unpack(">I", raw)[0]
+
+
+class Unable(Exception):
+    """Nothing was run: the caller must take the plain way."""
+
+
+class Request:
+    """What serves one request until its EXIT."""
+
+    def __init__(self, agent, number):
+        self.agent, self.number = agent, number
+        self.credit = WINDOW  # bytes that may be sent
+        self.window = WINDOW  # bytes that may come
+        self._used = 0
+        agent.requests[number] = self
+
+    def used(self, count):
+        """Let the other side send so many bytes more, sooner or later."""
+        self._used += count
+        if self._used >= CHUNK:
+            self.agent.send(CREDIT, self.number, struct.pack(">I", self._used))
+            self.window += self._used
+            self._used = 0
+
+    def credited(self, count):
+        """Take CREDIT."""
+        self.credit += count
+        self.look()
+
+    def look(self):
+        """Send more, or watch what can be sent: there may be credit or room for it now."""
+
+    def data(self, payload):
+        """Take DATA; here nothing is done with it."""
+        self.used(len(payload))
+
+    def end(self):
+        """Take END."""
+
+    def cancel(self):
+        """Take CANCEL."""
+        self.agent.exit(self.number, failed="interrupted")
+
+    def lose(self):
+        """Go on without the stream."""
+        self.cancel()
+
+
+class Task(Request):
+    """A child that was forked for a request, and what passes through its pipes.
+
+    `stdin`, `stdout` and `stderr` are the agent's ends; without `stdin` what comes is dropped.
+    """
+
+    def __init__(self, agent, number, pid, stdin, stdout, stderr):
+        Request.__init__(self, agent, number)
+        self.pid = pid
+        self._stdin, self._pending, self._at_end = stdin, [], False
+        self._pipes = {stdout: STDOUT, stderr: STDERR}
+        self._owed = {}  # descriptor -> bytes that were in it at the end of the process
+        self._mute = False
+        self._done = False
+        self._status = None
+        self._cancelled = False
+        self._quiet_at = self._linger_until = None
+        self._timer = self._kill_timer = None
+        for fd in (stdin, stdout, stderr):
+            if fd is not None:
+                os.set_blocking(fd, False)
+        agent.children[pid] = self._ended
+        agent.send_head(STARTED, number, {"pid": pid})
+        self.look()
+
+    def look(self):
+        """Watch the pipes, unless there is no credit: then the child has to wait."""
+        wanted = self._mute or (self.credit > 0 and self.agent.has_room)
+        for fd in self._pipes:
+            self.agent.watch(fd, select.POLLIN if wanted else 0, self._readable)
+
+    def _readable(self, fd, _events):
+        if not self._mute and (self.credit <= 0 or not self.agent.has_room):
+            return self.look()
+        try:
+            data = os.read(fd, CHUNK if self._mute else min(CHUNK, self.credit))
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        if not data:
+            del self._pipes[fd]
+            self.agent.close(fd)
+        elif not self._mute:
+            self.agent.send(self._pipes[fd], self.number, data)
+            self.credit -= len(data)
+            if self.credit <= 0 or not self.agent.has_room:
+                self.look()
+        if self._status is not None and not self._done:
+            self._owed[fd] = self._owed.get(fd, 0) - len(data)
+            self._quiet_at = time.monotonic() + QUIET
+            self._settle()
+        return None
+
+    def _ended(self, status):
+        self._status = status
+        self._owed = {fd: readable_bytes(fd) for fd in self._pipes}
+        if self._cancelled and not session_members(self.pid):
+            self.agent.never(self._kill_timer)
+        self._settle()
+
+    def _settle(self):
+        """Report the end once all that the process wrote is sent.
+
+        What it left in the background may hold the pipes for ever.
+        """
+        self.agent.never(self._timer)
+        if self._done:
+            return
+        if self._pipes and not self._mute:
+            if any(self._owed[fd] > 0 for fd in self._pipes):
+                return  # however long the credit takes
+            now = time.monotonic()
+            if self._linger_until is None:
+                self._quiet_at, self._linger_until = now + QUIET, now + LINGER
+            left = min(self._quiet_at, self._linger_until) - now
+            if left > 0:
+                self._timer = self.agent.at(left, self._settle)
+                return
+        if os.WIFSIGNALED(self._status):
+            self._finish(rc=128 + os.WTERMSIG(self._status))
+        else:
+            self._finish(rc=os.WEXITSTATUS(self._status))
+
+    def _finish(self, **head):
+        self._done = self._mute = True
+        self._close_stdin()
+        self.look()  # whoever still writes must not be ended by that
+        self.agent.exit(self.number, **head)
+
+    def data(self, payload):
+        """Give bytes to the child."""
+        if self._stdin is None:
+            self.used(len(payload))
+        else:
+            self._pending.append(memoryview(payload))
+            self._feed()
+
+    def end(self):
+        """Close the child's stdin behind what it has not read yet."""
+        self._at_end = True
+        if self._stdin is not None:
+            self._feed()
+
+    def _feed(self, _fd=None, _events=0):
+        try:
+            while self._pending:
+                first = self._pending[0]
+                count = os.write(self._stdin, first)
+                self.used(count)
+                if count < len(first):
+                    self._pending[0] = first[count:]
+                else:
+                    self._pending.pop(0)
+        except BlockingIOError:
+            return self.agent.watch(self._stdin, select.POLLOUT, self._feed)
+        except OSError:  # the child reads no more
+            return self._close_stdin()
+        self.agent.watch(self._stdin, 0, None)
+        return self._close_stdin() if self._at_end else None
+
+    def _close_stdin(self):
+        if self._stdin is not None:
+            self.agent.close(self._stdin)
+            self._stdin = None
+            self.used(sum(map(len, self._pending)))
+            self._pending = []
+
+    def cancel(self):
+        """End the processes of the child's session."""
+        if self._cancelled:
+            return
+        self._cancelled = self._mute = True
+        self._close_stdin()
+        self.look()
+        signal_session(self.pid, signal.SIGTERM, self._status is not None)
+        self._kill_timer = self.agent.at(MERCY, self._kill)
+        if self._status is not None:
+            self._settle()
+
+    def _kill(self):
+        signal_session(self.pid, signal.SIGKILL, self._status is not None)
+        if not self._done:
+            self._kill_timer = self.agent.at(HOPELESS, self._give_up)
+
+    def _give_up(self):
+        if not self._done:
+            self._finish(failed="it cannot be ended: its processes are another user's")
+
+    def lose(self):
+        """Let it finish: its stdin ends, and its output goes nowhere."""
+        self._mute = True
+        self.end()
+        self.look()
+        if self._status is not None:
+            self._settle()
+
+
+# Processes
+
+
+def pipes(agent, number, child):
+    """Fork a child with pipes on 0, 1 and 2 that calls `child`, which never returns.
+
+    An OSError means that there is no child.
+    """
+    fds = []
+    try:
+        for _ in range(3):
+            fds += os.pipe()
+        pid = fork(agent)
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    if pid == 0:
+        try:
+            set_streams(fds[0], fds[3], fds[5])
+            child()
+        finally:
+            os._exit(127)
+    for fd in (fds[0], fds[3], fds[5]):
+        os.close(fd)
+    return Task(agent, number, pid, fds[1], fds[2], fds[4])
+
+
+def fork(agent):
+    """Fork a child in a session of its own, with the exec's handlers of signals and memory score.
+
+    A signal that comes before all that is done waits for it. Returns as os.fork does; an OSError
+    means that there is no child.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    pid = None
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            for number, handler in agent.handlers.items():
+                signal.signal(number, handler)
+            if agent.oom_score_adj is not None:
+                set_oom_score_adj(agent.oom_score_adj)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def set_streams(stdin, stdout, stderr):
+    """Put a forked child's pipes in their places; an exec closes the agent's descriptors."""
+    for fd, source in enumerate((stdin, stdout, stderr)):
+        os.dup2(source, fd)
+
+
+def enter(directory):
+    """Go where children start: the agent itself keeps no file system busy."""
+    try:
+        if directory:
+            os.chdir(directory)
+    except OSError as error:
+        raise Unable("its directory %s cannot be entered: %s" % (text(directory), said(error)))
+
+
+def readable_bytes(fd):
+    """Return how many bytes a pipe holds."""
+    import termios  # only the number of the request
+
+    raw = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
+    return struct.unpack("i", raw)[0]
+
+
+def session_members(session):
+    """Return the ids of a session's living processes; [] also where /proc does not show them."""
+    members = []
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return members
+    for name in names:
+        if name.isdigit():
+            line = contents("/proc/%s/stat" % name)
+            state = line.rpartition(b")")[2].split() if line else []
+            if len(state) > 3 and int(state[3]) == session and state[0] not in b"ZX":
+                members.append(int(name))
+    return members
+
+
+def signal_session(leader, number, reaped):
+    """Send a signal to all processes of a session; those that made another are not ours to end."""
+    members = set(session_members(leader))
+    if reaped and leader in members:
+        return  # somebody else's by now
+    if not members:
+        members = {-leader}  # the group, where /proc does not show them
+    if not reaped:
+        members.add(leader)
+    for pid in members:
+        try:
+            os.kill(pid, number)
+        except OSError:  # gone, or another user's
+            pass
+
+
+# The start
+
+
+def own_streams():
+    """Move the exec's stdin and stdout out of the reach of whatever prints."""
+    streams = []
+    for fd in (0, 1):
+        try:
+            streams.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100))
+        except OSError:  # fewer descriptors may be open
+            streams.append(os.dup(fd))
+    try:
+        null = os.open("/dev/null", os.O_RDWR)
+        nulls = (null, null)
+    except OSError:
+        nulls = os.pipe()
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(nulls[1], 2)
+    for fd, null in enumerate(nulls):
+        os.dup2(null, fd)
+    for null in set(nulls) - {2}:
+        os.close(null)
+    return streams
+
+
+def complain(words):
+    """Say something to whoever looks for the reason of a failure."""
+    try:
+        os.write(2, b"gangway-agent: %s\n" % words.encode())
+    except OSError:
+        pass
+
+
+def leave_directory():
+    """Go to `/`; return the exec's own directory, None when there is no way back: then stay."""
+    try:
+        directory = os.getcwdb()
+        os.chdir(directory)
+        os.chdir("/")
+    except OSError:
+        return None
+    return directory
+
+
+def initial_environment():
+    """Return the environment that the exec had: Python changes LC_CTYPE in its own."""
+    raw = contents("/proc/self/environ", 1 << 23)
+    if not raw:
+        return dict(os.environb)
+    pairs = [entry.partition(b"=") for entry in raw.split(b"\0")]
+    return {name: value for name, equals, value in pairs if name and equals}
+
+
+def set_oom_score_adj(value):
+    """Set the process's own; return whether that was possible."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"%d" % value)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
+
+
+def become_first_victim():
+    """Have the kernel end the agent, not the application, when memory runs out.
+
+    Returns the original value, for children; None when it is not changed.
+    """
+    original = contents("/proc/self/oom_score_adj")
+    if original and set_oom_score_adj(1000):
+        return int(original)
+    return None
+
+
+def spare_memory(root="/sys/fs/cgroup", groups="/proc/self/cgroup"):
+    """Return how many bytes the memory cgroup can still give; None when it shows no limit.
+
+    The cache of files that the kernel could drop counts as spare.
+    """
+    spare = []
+    for line in (contents(groups) or b"").decode("utf-8", "replace").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit, usage, key = root, "memory.max", "memory.current", b"inactive_file"
+        elif "memory" in controllers.split(","):
+            top = root + "/memory"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            key = b"total_inactive_file"
+        else:
+            continue
+        # A container often sees its own cgroup at the top, and the machine's path to it here.
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            place = "/".join([top] + parts[:depth])
+            most, now = contents(place + "/" + limit), contents(place + "/" + usage)
+            if most and now and most.strip().isdigit() and int(most) < 1 << 60:
+                statistics = (contents(place + "/memory.stat") or b"").split()
+                known = dict(zip(statistics[::2], statistics[1::2]))
+                spare.append(int(most) - int(now) + int(known.get(key, 0)))
+    return min(spare) if spare else None
+
+
+def instance():
+    """Return what processes in one run of a container share; empty where /proc does not tell."""
+    boot, init = contents("/proc/sys/kernel/random/boot_id"), contents("/proc/1/stat")
+    try:
+        mounts = os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return ""
+    if not boot or not init:
+        return ""
+    started = init.rpartition(b")")[2].split()[19]
+    return "%s %s %s" % (text(boot.strip()), text(started), mounts)
+
+
+def main(config):
+    """Serve the exec's stdin and stdout; ends the process."""
+    refused = None
+    spare = None if config.get("always") else spare_memory()
+    if spare is not None and spare < LEAST_SPARE:
+        refused = "the container has only %d MiB of memory to spare" % (max(spare, 0) >> 20)
+    try:
+        os.setsid()
+    except OSError:
+        pass  # it leads a group already
+    environment = initial_environment()
+    agent = Agent(config, leave_directory(), become_first_victim(), environment)
+    hello = {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "uid": os.geteuid(),
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "executable": text(os.fsencode(sys.executable or "")),
+        "instance": instance(),
+    }
+    if refused:
+        hello["refused"] = refused
+        agent.ending = refused
+    agent.greet(hello)
+    if not refused:
+        import json  # noqa: F401  # while the HELLO travels
+
+        for prepare in PREPARE:
+            prepare(agent)
+    agent.run()
+    os._exit(0)
