@@ -1,4 +1,4 @@
-"""A client of agents: starts one by any command line that ends in a Python, and speaks frames with it."""
+"""A client of agents: starts one by a command line that ends in a Python, and speaks frames."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,10 +153,8 @@ class Agent:
         if not poll.poll((self.seconds if seconds is None else seconds) * 1000):
             raise TimeoutError("the agent says nothing")
         if self._out:
-            try:
+            with suppress(BlockingIOError):
                 del self._out[: os.write(self.stdin, self._out)]
-            except BlockingIOError:
-                pass
         try:
             data = os.read(self.stdout, 1 << 20)
         except BlockingIOError:
