@@ -107,9 +107,20 @@ impl Script {
     }
 
     /// Ends the processes of an interrupted command, whose shell had the process id `pid`, and returns at once.
+    ///
+    /// They are in its process group, unless `su` started them: it puts its child into a session of its own, and of a TERM it
+    /// hands on no more than that child. Other sessions are services, and stay.
     pub fn kill(nonce: &str, pid: u32) -> Self {
-        let program = r#"kill -TERM "-$1"||exit 0
-(for i in 1 2 3;do sleep 1;kill -0 "-$1"||exit;done;kill -KILL "-$1") </dev/null >/dev/null 2>&1 3>&- &"#;
+        let program = r#"g=$1 s= n=
+while [ "$n" != "$g" ];do n=$g
+for f in /proc/[0-9]*/stat;do read -r l <"$f"||continue
+p=${l%% *};set -- ${l##*) }
+case " $g " in *" $3 "*)case $l in *" (su) "*)s="$s $p";;esac;;esac
+case " $s " in *" $2 "*)case " $g " in *" $3 "*);;*)g="$g $3";;esac;;esac
+done;done 2>/dev/null
+for p in $g;do kill -TERM "-$p"||continue
+(for i in 1 2 3;do sleep 1;kill -0 "-$p"||exit;done;kill -KILL "-$p") </dev/null >/dev/null 2>&1 3>&- &
+done"#;
         Self::new(nonce, program, &[pid.to_string().as_bytes()])
     }
 

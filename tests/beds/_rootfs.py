@@ -1,6 +1,7 @@
 """Root file systems for containers, made on this machine without a container registry.
 
-base     Debian with apt, python3, sudo and ACL tools; user `app` (1000) in group `extra` (2000)
+base     Debian with apt, python3, sudo, doas, ACL tools and German messages of what asks for a
+         password; users `app` (1000) and `ops` (1001) in group `extra` (2000)
 busybox  one static busybox and links to it: a shell and small tools, no Python, no bash
 noshell  one static program that sleeps; nothing else can be started
 """
@@ -22,12 +23,15 @@ import _bed
 SUITE = "bookworm"
 RECIPE = 1  # part of the cache's key: raise it when the functions below change what they make
 # python3 is the whole standard library (python3-minimal is not), distutils its one separate part.
-PACKAGES = ["acl", "python3", "python3-distutils", "sudo"]
+PACKAGES = ["acl", "locales", "opendoas", "python3", "python3-distutils", "sudo"]
 EXCLUDED = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"]
+INCLUDED = [f"/usr/share/locale/de/LC_MESSAGES/{name}.mo" for name in ("Linux-PAM", "sudo*")]
 CUSTOMIZE = [  # shell commands; "$1" is the new root
     'chroot "$1" groupadd --gid 1000 app',
     'chroot "$1" groupadd --gid 2000 extra',
     'chroot "$1" useradd --uid 1000 --gid app --groups extra --create-home --shell /bin/bash app',
+    'chroot "$1" useradd --uid 1001 --groups extra --create-home --shell /bin/bash ops',
+    'chroot "$1" localedef -i de_DE -f UTF-8 de_DE.UTF-8; rm -rf "$1"/usr/share/i18n',
     # Nothing of the machine that builds it. sudo wants the host name known: `runc spec` sets runc.
     'echo "127.0.0.1 localhost runc" > "$1"/etc/hosts; echo runc > "$1"/etc/hostname',
     ': > "$1"/etc/resolv.conf; rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap',
@@ -41,7 +45,8 @@ def archive(name: str) -> Path:
     build = {"base": build_base, "busybox": build_busybox, "noshell": build_noshell}.get(name)
     if build is None:
         raise _bed.BedError(f"no root file system is named {name!r}: base, busybox, noshell are")
-    recipe = json.dumps([RECIPE, PACKAGES, EXCLUDED, CUSTOMIZE, PASSWD, GROUP, platform.machine()])
+    parts = [RECIPE, PACKAGES, EXCLUDED, INCLUDED, CUSTOMIZE, PASSWD, GROUP, platform.machine()]
+    recipe = json.dumps(parts)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return _bed.cached(_bed.cache_dir("rootfs") / f"{name}-{SUITE}-{key}.tar", build)
 
@@ -56,6 +61,7 @@ def build_base(target: Path) -> None:
         argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=tar"]
         argv += [f"--include={','.join(PACKAGES)}", f"--aptopt={options}"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
+        argv += [f"--dpkgopt=path-include={pattern}" for pattern in INCLUDED]
         argv += [f"--customize-hook={command}" for command in CUSTOMIZE]
         _bed.run([*argv, SUITE, str(target), *sources()], seconds=1200)
 

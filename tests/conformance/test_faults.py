@@ -154,9 +154,9 @@ def test_the_engines_client_is_killed(target: Target) -> None:
 
 PUT = """
 import json, sys
-engine, environment, local, remote = json.loads(sys.argv[1])
-from support.targets import ENGINES
-ENGINES[engine](environment).session().put_file(local.encode(), remote.encode())
+recipe, local, remote = json.loads(sys.argv[1])
+from support.targets import target_of
+target_of(*recipe).session().put_file(local.encode(), remote.encode())
 """
 
 
@@ -177,7 +177,7 @@ def test_a_put_that_is_killed(
     with local.open("wb") as file:
         for part in range(100):
             file.write(hashlib.sha256(b"%d" % part).digest() * 32_768)
-    argument = json.dumps([target.engine, target.env, str(local), f"{place}/file"])
+    argument = json.dumps([target.recipe, str(local), f"{place}/file"])
     worker = subprocess.Popen(
         [sys.executable, "-c", PUT, argument],
         env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
@@ -202,9 +202,9 @@ def test_a_put_that_is_killed(
 
 OUTPUT = """
 import hashlib, json, sys
-engine, environment, command = json.loads(sys.argv[1])
-from support.targets import ENGINES
-rc, stdout, stderr = ENGINES[engine](environment).session().exec_command(command.encode())
+recipe, command = json.loads(sys.argv[1])
+from support.targets import target_of
+rc, stdout, stderr = target_of(*recipe).session().exec_command(command.encode())
 print(rc, len(stdout), hashlib.sha256(stdout).hexdigest())
 """
 
@@ -213,7 +213,7 @@ def output(target: Target, size: int, disturb: Callable[[int], None]) -> tuple[i
     """Let a worker of its own read `size` bytes of output: its status, what it says, its stderr."""
     command = f"head -c {size} /dev/zero | tr '\\0' x"
     worker = subprocess.Popen(
-        [sys.executable, "-c", OUTPUT, json.dumps([target.engine, target.env, command])],
+        [sys.executable, "-c", OUTPUT, json.dumps([target.recipe, command])],
         env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

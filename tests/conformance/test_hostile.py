@@ -103,10 +103,10 @@ def test_lies_about_a_command(target: Target, liar: str) -> None:
 ENDLESS = """
 import resource, sys, json
 from ansible_gangway import _core
-from support.targets import ENGINES
-engine, environment = json.loads(sys.argv[1])
+from support.targets import target_of
+recipe = json.loads(sys.argv[1])
 try:
-    ENGINES[engine](environment).session().exec_command(b"exec cat /dev/zero")
+    target_of(*recipe).session().exec_command(b"exec cat /dev/zero")
 except _core.Error as error:
     print(error)
 """
@@ -119,7 +119,7 @@ def test_a_command_that_writes_for_ever(target: Target) -> None:
     import json
 
     done = subprocess.run(
-        [sys.executable, "-c", ENDLESS, json.dumps([target.engine, target.env])],
+        [sys.executable, "-c", ENDLESS, json.dumps(target.recipe)],
         env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
         capture_output=True,
         text=True,

@@ -27,12 +27,12 @@ CALLER, COMMAND = 10, 15
 # A worker of Ansible's handles both signals so: nothing after the handler runs.
 WORKER = """
 import json, os, signal, sys
-engine, environment, command = json.loads(sys.argv[1])
-from support.targets import ENGINES
+recipe, command = json.loads(sys.argv[1])
+from support.targets import target_of
 if sys.argv[2] == "exits":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(41))
-ENGINES[engine](environment).session().exec_command(command.encode())
+target_of(*recipe).session().exec_command(command.encode())
 """
 
 
@@ -57,7 +57,7 @@ def test_a_signal_to_a_worker(target: Target, number: signal.Signals, handler: s
         return
     path = mark(target)
     command = f"echo $$ >{path}; sleep 300; echo over >{path}"
-    argument = json.dumps([target.engine, target.env, command])
+    argument = json.dumps([target.recipe, command])
     tests = str(Path(__file__).parent.parent)
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, argument, handler],

@@ -22,13 +22,13 @@ MOST_MEMORY = 64 * MIB
 # One process for the transfers alone: memory that an earlier test freed would hide what they take.
 WORKER = """
 import json, resource, sys
-from support.targets import ENGINES
+from support.targets import target_of
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-engine, env, local, remote, back = json.load(sys.stdin)
-session = ENGINES[engine](env).session()
+recipe, local, remote, back = json.load(sys.stdin)
+session = target_of(*recipe).session()
 session.exec_command(b"true")
 start = peak()
 notes = [session.put_file(local.encode(), remote.encode())]
@@ -71,7 +71,7 @@ def test_large_files(target: Target, tmp_path: Path, write: Write, size: int) ->
     try:
         done = subprocess.run(
             [sys.executable, "-c", WORKER],
-            input=json.dumps([target.engine, target.env, str(local), remote, str(back)]),
+            input=json.dumps([target.recipe, str(local), remote, str(back)]),
             env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
             capture_output=True,
             text=True,

@@ -11,6 +11,9 @@ from typing import Any
 from ansible_gangway import _core
 from support import beds
 
+# The ways to a container that the conformance suite takes: one exec of the engine per call.
+PATHS = ("direct",)
+
 # What a session is opened with where a test says nothing else.
 SHARED: dict[str, Any] = {
     "extra_args": b"",
@@ -48,8 +51,14 @@ class Target:
     engine = ""
     bed = ""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], path: str = "direct") -> None:
         self.env = env
+        self.path = path
+
+    @property
+    def recipe(self) -> list[Any]:
+        """Return the arguments of `target_of`, for a process of its own: JSON can carry them."""
+        return [self.engine, self.env, self.path]
 
     def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed; `options` are _core's."""
@@ -138,8 +147,8 @@ class Docker(Target):
 
     engine = bed = "docker"
 
-    def __init__(self, env: dict[str, str]) -> None:
-        super().__init__(env)
+    def __init__(self, env: dict[str, str], path: str = "direct") -> None:
+        super().__init__(env, path)
         self._host = f"-H {env['DOCKER_HOST']}".encode()
 
     def session(self, container: str = "target", /, **options: Any) -> _core.Session:
@@ -226,3 +235,8 @@ ENGINES: dict[str, type[Target]] = {
     "podman": Podman,
     "kubectl": Kubectl,
 }
+
+
+def target_of(engine: str, env: dict[str, str], path: str) -> Target:
+    """Return the target that has this `recipe`."""
+    return ENGINES[engine](env, path)
