@@ -281,16 +281,17 @@ def end_processes(pids: Iterable[int], seconds: float = 20) -> None:
 def processes_of(directory: Path, programs: Iterable[str]) -> list[int]:
     """Return the pids of `programs` (base names) that name a path below `directory` as argument.
 
-    For what an earlier run left behind without a pid file, such as containerd's shims.
+    For what an earlier run left behind without a pid file, such as containerd's shims. The path may
+    follow a `--flag=` or a `unix://`, or stand in what a daemon wrote over its arguments.
     """
+    named = re.compile(rb"(?:^|[\0 =:,]|://)" + re.escape(os.fsencode(directory)) + rb"/")
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 # Not argv[0], which some daemons overwrite; the file may be gone since an upgrade.
                 program = Path(os.readlink(entry / "exe").removesuffix(" (deleted)")).name
-                command = os.fsdecode((entry / "cmdline").read_bytes())
-                if program in programs and f"{directory}/" in command:
+                if program in programs and named.search((entry / "cmdline").read_bytes()):
                     found.append(int(entry.name))
     return found
 
@@ -425,6 +426,16 @@ def main(
             raise BedError("a test bed starts engines and mounts file systems; run it as root")
         with locked(state_root() / f"{name}.lock"):
             arguments.run(arguments)
+
+
+def left_behind(names: Iterable[str]) -> list[str]:
+    """Return those of containers' names that tests gave which are gone: gangway-WHAT-PID[-MORE]."""
+
+    def gone(name: str) -> bool:
+        found = re.fullmatch(r"gangway-[a-z-]+-(\d+)(-[\w-]+)?", name)
+        return bool(found and start_time(int(found[1])) is None)
+
+    return list(filter(gone, names))
 
 
 def container_name(text: str) -> str:

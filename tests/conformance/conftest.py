@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from support import entrances as entering
 from support.targets import ENGINES, PATHS, Target
 
 
@@ -18,3 +21,12 @@ def target(request: pytest.FixtureRequest, path: str) -> Target:
     """Return the containers of one engine, to be entered by one path."""
     engine = ENGINES[request.param]
     return engine(request.getfixturevalue(f"bed_{engine.bed}"), path)
+
+
+@pytest.fixture(scope="module")
+def entrances(
+    target: Target, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[entering.Entrances]:
+    """Return a container that asks for passwords, to be entered as `root` and as `app`."""
+    with entering.entrances(target, tmp_path_factory.mktemp("etc")) as made:
+        yield made

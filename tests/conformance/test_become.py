@@ -12,9 +12,6 @@ works where none is asked for, and what must be otherwise is its own refusal at 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,59 +22,17 @@ from peers import installed
 from support import inventory, processes
 from support.ansible import Ansible
 from support.ask import ask
+from support.entrances import PASSWORD, UTF_8, Entrances
 from support.pods import pod
 from support.targets import Target
 
 PLAYS = Path(__file__).parent / "plays"
-# Of root and app, and of ops: not ASCII, which is sent as UTF-8.
-PASSWORD, UTF_8 = "s3cret-right", "s3cret-pässwörd-汉语"
-FILES = {
-    # For ops it is the password of ops that is asked for.
-    "/etc/sudoers.d/app": "Defaults lecture=never\nDefaults>ops targetpw\napp ALL=(ALL) ALL\n"
-    "app ALL=(nobody) NOPASSWD: ALL\n",
-    "/etc/doas.conf": "permit nopass root\npermit app\n",
-}
 # Stands for a program that never says a word; a length that no other process has.
 MUTE = f"sleep 600.{os.getpid()}"
 NAP = f"sleep 700.{os.getpid()}"
 GERMAN = {"LC_ALL": "de_DE.UTF-8"}
 
 Case = dict[str, Any]
-# The variables of one container, by the user as whom it is entered.
-Entrances = Mapping[str, Case]
-
-
-def hashed(password: str) -> str:
-    """Return a password as /etc/shadow has it."""
-    argv = ["openssl", "passwd", "-6", "-stdin"]
-    return subprocess.check_output(argv, input=f"{password}\n", text=True).strip()
-
-
-@pytest.fixture(scope="module")
-def entrances(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrances]:
-    """Return a container of this module's own, entered as `root` and as `app`."""
-    hashes = {"root": hashed(PASSWORD), "app": hashed(PASSWORD), "ops": hashed(UTF_8)}
-    name = f"gangway-become-{os.getpid()}"
-    with ExitStack() as stack:
-        if target.engine == "kubectl":  # which enters a container as nobody else than its own user
-            shadow = target.run("target", "cat /etc/shadow").decode()
-            for user, hash_ in hashes.items():
-                shadow = re.sub(rf"(?m)^{user}:[^:]*", f"{user}:{hash_}", shadow)
-            mounts = {}
-            for path, content in {"/etc/shadow": shadow, **FILES}.items():
-                mounts[path] = tmp_path_factory.mktemp("etc") / "file"
-                mounts[path].write_text(content)
-                mounts[path].chmod(0o440)
-            for user, uid in (("root", 0), ("app", 1000)):
-                stack.enter_context(pod(target, f"{name}-{user}", {"runAsUser": uid}, mounts))
-            yield {user: target.variables(f"{name}-{user}") for user in ("root", "app")}
-            return
-        stack.enter_context(target.container(name))
-        lines = "".join(f"{user}:{hash_}\n" for user, hash_ in hashes.items())
-        target.run(name, "chpasswd --encrypted", lines.encode())
-        for path, content in FILES.items():
-            target.run(name, f"umask 227; cat >{path}", content.encode())
-        yield {user: target.variables(name) | {"ansible_user": user} for user in ("root", "app")}
 
 
 def case(variables: Case, ends: str, wanted: str, **become: str) -> Case:
@@ -245,4 +200,4 @@ def test_from_one_ordinary_user_to_another(
         script = {"ansible.builtin.script": str(tmp_path / "script")}
         answers = ask(ansible, tmp_path, hosts, script, env=target.env, keywords=become)
         users = {way: answer.get("stdout_lines", answer) for way, answer in answers.items()}
-        assert users == dict.fromkeys(GIVEN, ["ops"])
+        assert users == {way: ["ops"] for way in GIVEN}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from peers.relay import Relay
 from peers.side_by_side import Pair, SideBySide, Verdict, both, raw
+from support import command_lines
 
 
 def test_d05_pipelining_false_turns_it_on(
@@ -120,11 +117,11 @@ def test_d23_secrets_are_printed_and_on_command_lines(
     def play(plugins: dict[Pair, str]) -> tuple[str, str]:
         """Return what was printed, and the command lines that were seen meanwhile."""
         hosts = {plugin: pair.host(plugin, **variables[pair]) for pair, plugin in plugins.items()}
-        with command_lines() as seen:
+        with command_lines.watched() as lines:
             run = peers.play(plugins, hosts, {"raw": raw("sleep 2")}, "-vvvvv")
         assert {outcome.ended for outcome in run.values()} == {"ok"}, run.printed
-        assert all(any(pair.container in line for line in seen) for pair in plugins)
-        return str(run.printed), "\n".join(seen)
+        assert all(lines.having(pair.container) for pair in plugins)
+        return str(run.printed), b"\n".join(lines.seen).decode(errors="replace")
 
     log, seen = play({pair: pair.peer for pair in secrets})
     assert [secret in log for secret in secrets.values()] == [True, True, False]
@@ -132,27 +129,6 @@ def test_d23_secrets_are_printed_and_on_command_lines(
     log, seen = play({pair: pair.ours for pair in secrets})
     assert not any(secret in log + seen for secret in secrets.values())
     verdict("docker, podman, kubectl", "in the log (kubectl: not there) and in `ps`", "in neither")
-
-
-@contextmanager
-def command_lines() -> Iterator[set[str]]:
-    """Collect the command lines of this machine's processes while the block runs."""
-    seen: set[str] = set()
-    end = threading.Event()
-
-    def look() -> None:
-        while not end.wait(0.05):
-            for process in Path("/proc").glob("[0-9]*"):
-                with contextlib.suppress(OSError):
-                    seen.add((process / "cmdline").read_text(errors="replace"))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        end.set()
-        thread.join()
 
 
 def test_d24_reset_connection_is_not_implemented(
