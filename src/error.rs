@@ -101,6 +101,8 @@ pub enum Error {
     LocalMissing { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Local { path: PathBuf, source: io::Error },
+    #[error("no broker can be used: {said}")]
+    NoBroker { said: String },
     #[error("interrupted")]
     Interrupted,
 }
@@ -140,7 +142,8 @@ impl Error {
             | Self::PutInPlace { .. }
             | Self::Unverifiable { .. }
             | Self::Fetch { .. }
-            | Self::Local { .. } => Class::Failed,
+            | Self::Local { .. }
+            | Self::NoBroker { .. } => Class::Failed,
         }
     }
 }

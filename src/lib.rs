@@ -12,6 +12,7 @@
 //! handlers can end.
 
 mod bindings;
+pub mod broker;
 pub mod engine;
 pub mod error;
 pub mod session;

@@ -29,6 +29,11 @@ impl Memfd {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
+    /// Keeps it from children that are spawned from now on.
+    pub fn close_on_exec(&self) -> io::Result<()> {
+        Ok(rustix::io::fcntl_setfd(&self.0, rustix::io::FdFlags::CLOEXEC)?)
+    }
+
     /// At most `limit` bytes of what is in it now.
     pub fn contents(&self, limit: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -10,6 +10,7 @@ The text of every exception is one sentence for the user: what failed, for which
 and what to do about it where that is known. It never holds a secret.
 """
 
+from collections.abc import Callable
 from typing import Protocol, final, type_check_only
 
 __all__ = [
@@ -18,10 +19,13 @@ __all__ = [
     "FileMissing",
     "Session",
     "__version__",
+    "broker_status",
+    "broker_stop",
     "docker",
     "kubectl",
     "podman",
     "runc",
+    "serve_broker",
 ]
 
 __version__: str
@@ -179,4 +183,27 @@ def kubectl(
     the client without being written to disk; at most one is given. `client_cert`, `client_key` and
     `ca_cert` are paths. `validate_certs` None leaves it to the configuration. `local_env` is added
     to the client's own environment. Everything that is None is left to the configuration.
+    """
+
+def serve_broker(
+    *, directory: bytes, name: str, log: bytes, listening: Callable[[], None]
+) -> None:
+    """Be the broker that listens on `name` in `directory`, until nobody needs it.
+
+    Calls `listening` once clients can connect. An empty `log` is none. The process must be a daemon
+    of one thread that nothing else runs in. Raises OSError when it cannot listen.
+    """
+
+def broker_status() -> list[str]:
+    """Ask each broker in this user's control directory what it keeps; one JSON object each.
+
+    Keys: `pid`, `age` (seconds), `rss_bytes`, and `agents`, each with `label`, `serves`, `state`,
+    `pid`, `python`, `age`, `idle`, `running`, `requests` and `client_pid`. What does not answer as
+    a broker has `socket` and `error` instead.
+    """
+
+def broker_stop() -> int:
+    """Tell each broker in this user's control directory to end; return how many there were.
+
+    What runs on an agent is not interrupted. Raises Error when one does not answer.
     """

@@ -2,6 +2,7 @@
 //!
 //! `python/ansible_gangway/_core.pyi` documents what callers see. Importing the module starts nothing: no thread, no runtime.
 
+mod broker;
 mod exceptions;
 mod signals;
 
@@ -296,5 +297,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(runc, module)?)?;
     module.add_function(wrap_pyfunction!(docker, module)?)?;
     module.add_function(wrap_pyfunction!(podman, module)?)?;
-    module.add_function(wrap_pyfunction!(kubectl, module)?)
+    module.add_function(wrap_pyfunction!(kubectl, module)?)?;
+    module.add_function(wrap_pyfunction!(broker::serve_broker, module)?)?;
+    module.add_function(wrap_pyfunction!(broker::broker_status, module)?)?;
+    module.add_function(wrap_pyfunction!(broker::broker_stop, module)?)
 }
