@@ -19,6 +19,7 @@ __all__ = [
     "FileMissing",
     "Session",
     "__version__",
+    "broker_start",
     "broker_status",
     "broker_stop",
     "docker",
@@ -185,13 +186,18 @@ def kubectl(
     to the client's own environment. Everything that is None is left to the configuration.
     """
 
-def serve_broker(
-    *, directory: bytes, name: str, log: bytes, listening: Callable[[], None]
-) -> None:
+def serve_broker(*, directory: bytes, name: str, log: bytes, listening: Callable[[], None]) -> None:
     """Be the broker that listens on `name` in `directory`, until nobody needs it.
 
     Calls `listening` once clients can connect. An empty `log` is none. The process must be a daemon
     of one thread that nothing else runs in. Raises OSError when it cannot listen.
+    """
+
+def broker_start(*, python: bytes, package: bytes) -> int:
+    """Connect to this build's broker, started if there is none; return its process id.
+
+    `python` is an interpreter that finds this package in the directory `package`. Raises Error when
+    none can be used: the text says why, and what to do.
     """
 
 def broker_status() -> list[str]:

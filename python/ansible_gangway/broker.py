@@ -19,7 +19,7 @@ _LONGEST_LINE = 2000
 
 def main() -> None:
     """Daemonise and serve; return in no process."""
-    directory, name = (os.fsencode(argument) for argument in sys.argv[1:])
+    directory, name = sys.argv[1:]
     log = _log()
     answer, tell = os.pipe()
     if os.fork():
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         _detach(log, tell)
         _core.serve_broker(
-            directory=directory,
+            directory=os.fsencode(directory),
             name=name,
             log=log or b"",
             listening=lambda: _say(tell, _READY),
@@ -94,10 +94,7 @@ def _detach(log: bytes | None, keep: int) -> None:
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
     # The engines' clients inherit signals that are ignored; SIGPIPE is reset for them.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except OSError:
-            pass  # the C library's own
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         with open("/proc/self/comm", "w") as comm:

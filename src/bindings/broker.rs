@@ -10,7 +10,7 @@ use serde_json::json;
 use super::exceptions::to_python;
 use super::path;
 use super::signals::Signals;
-use crate::broker::connect::{Connected, connect_existing};
+use crate::broker::connect::{Connected, Start, connect, connect_existing};
 use crate::broker::control_path::{self, ControlPath};
 use crate::broker::daemon;
 use crate::error::{Error, Result};
@@ -34,6 +34,27 @@ pub(super) fn serve_broker(
     let listening = || Python::attach(|py| listening.call0(py).map(drop)).map_err(std::io::Error::other);
     py.detach(|| daemon::serve(&control, path(log), listening))
         .map_err(|error| PyOSError::new_err(format!("{}: {error}", control.socket().display())))
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (*, python, package))]
+pub(super) fn broker_start(py: Python<'_>, python: &[u8], package: &[u8]) -> PyResult<u32> {
+    let start = Start {
+        python: path(python).to_owned(),
+        package: path(package).to_owned(),
+        play: std::process::id(),
+    };
+    let build = build(py)?;
+    let mut signals = Signals::listen(py);
+    let result = py.detach(|| connect(&ControlPath::new(&build)?, &start, &mut signals));
+    let raised = signals.end(py, matches!(result, Err(Error::Interrupted)));
+    result.map(|connected| connected.hello.pid).map_err(|error| to_python(&error, raised))
+}
+
+/// The file of this module, which tells one build from another.
+pub(super) fn build(py: Python<'_>) -> PyResult<PathBuf> {
+    py.import("ansible_gangway._core")?.getattr("__file__")?.extract()
 }
 
 /// See `_core.pyi`.

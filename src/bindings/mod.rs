@@ -299,6 +299,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(podman, module)?)?;
     module.add_function(wrap_pyfunction!(kubectl, module)?)?;
     module.add_function(wrap_pyfunction!(broker::serve_broker, module)?)?;
+    module.add_function(wrap_pyfunction!(broker::broker_start, module)?)?;
     module.add_function(wrap_pyfunction!(broker::broker_status, module)?)?;
     module.add_function(wrap_pyfunction!(broker::broker_stop, module)?)
 }
