@@ -433,7 +433,7 @@ class Task(Request):
         self._status = None
         self._cancelled = False
         self._quiet_at = self._linger_until = None
-        self._timer = self._kill_timer = None
+        self._timer = None
         for fd in (stdin, stdout, stderr):
             if fd is not None:
                 os.set_blocking(fd, False)
@@ -473,8 +473,6 @@ class Task(Request):
     def _ended(self, status):
         self._status = status
         self._owed = {fd: readable_bytes(fd) for fd in self._pipes}
-        if self._cancelled and not session_members(self.pid):
-            self.agent.never(self._kill_timer)
         self._settle()
 
     def _settle(self):
@@ -552,14 +550,20 @@ class Task(Request):
         self._close_stdin()
         self.look()
         signal_session(self.pid, signal.SIGTERM, self._status is not None)
-        self._kill_timer = self.agent.at(MERCY, self._kill)
+        self._see_it_end(time.monotonic() + MERCY)
         if self._status is not None:
             self._settle()
 
-    def _kill(self):
-        signal_session(self.pid, signal.SIGKILL, self._status is not None)
+    def _see_it_end(self, until):
+        reaped = self._status is not None
+        if reaped and not session_members(self.pid):
+            return
+        if time.monotonic() < until:
+            self.agent.at(0.1, lambda: self._see_it_end(until))
+            return
+        signal_session(self.pid, signal.SIGKILL, reaped)
         if not self._done:
-            self._kill_timer = self.agent.at(HOPELESS, self._give_up)
+            self.agent.at(HOPELESS, self._give_up)
 
     def _give_up(self):
         if not self._done:

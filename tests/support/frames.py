@@ -103,12 +103,19 @@ class Agent:
         os.set_blocking(self.stdin, False)
         os.set_blocking(self.stdout, False)
         self.seconds = seconds
+        self.words = ""
         self._in, self._out = bytearray(), bytearray()
         self._next = 0
+        self._windows: dict[int, int] = {}  # bytes of DATA that each request may have now
         self.kept: list[Frame] = []  # of other requests than the one that is waited for
-        self.write(text)
-        self.before = self._skip_to_hello()
-        self.hello = self.frame(HELLO, 0).head
+        try:
+            self.write(text)
+            self.before = self._skip_to_hello()
+            self.hello = self.frame(HELLO, 0).head
+        except BaseException:
+            self.process.kill()
+            self.end()
+            raise
 
     def __enter__(self) -> Agent:
         return self
@@ -118,32 +125,44 @@ class Agent:
 
     def end(self) -> None:
         """Close the stream and see that the agent ends; it is killed if it does not."""
-        process = self.process
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                pipe.close()
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.wait()
+
+    def wait(self, seconds: float = 10) -> int:
+        """Return the agent's status, and leave in `words` what it said on stderr.
+
+        It is killed when it has not ended by itself within `seconds`.
+        """
         try:
-            process.wait(10)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self.process.kill()
+            self.process.wait()
             raise
         finally:
-            if process.stderr:
-                process.stderr.close()
+            if self.process.stderr and not self.process.stderr.closed:
+                with self.process.stderr as stderr:
+                    self.words = stderr.read().decode(errors="replace")
 
-    def said(self) -> str:
-        """Return what the agent wrote on stderr, when it has ended."""
-        assert self.process.stderr
-        return self.process.stderr.read().decode(errors="replace")
+    def rest(self) -> list[Frame]:
+        """Return the frames up to the end of the stream."""
+        frames = []
+        with suppress(Ended):
+            while True:
+                frames.append(self.next_frame())
+        return frames
 
     # Bytes
 
     def write(self, data: bytes) -> None:
-        """Send bytes; what comes meanwhile is kept."""
+        """Send bytes; what comes meanwhile is kept. An agent that has ended reads none of them."""
         self._out += data
-        while self._out:
-            self._turn()
+        with suppress(Ended):
+            while self._out:
+                self._turn()
+        self._out.clear()
 
     def _turn(self, seconds: float | None = None) -> None:
         poll = select.poll()
@@ -153,8 +172,12 @@ class Agent:
         if not poll.poll((self.seconds if seconds is None else seconds) * 1000):
             raise TimeoutError("the agent says nothing")
         if self._out:
-            with suppress(BlockingIOError):
+            try:
                 del self._out[: os.write(self.stdin, self._out)]
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:
+                self._out.clear()
         try:
             data = os.read(self.stdout, 1 << 20)
         except BlockingIOError:
@@ -168,9 +191,8 @@ class Agent:
         while line not in self._in:
             try:
                 self._turn()
-            except (Ended, BrokenPipeError):
-                code = self.process.wait(10)
-                raise Ended(f"{code}: {self.said() if self.process.stderr else ''}") from None
+            except Ended:
+                raise Ended(f"{self.wait()}: {self.words}") from None
         before, _, rest = bytes(self._in).partition(line)
         self._in[:] = rest
         return before
@@ -180,6 +202,8 @@ class Agent:
     def send(self, kind: int, number: int = 0, payload: bytes | Mapping[str, Any] = b"") -> None:
         """Send a frame; a mapping is its head."""
         raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        if kind == DATA:
+            self._windows[number] = self._windows.get(number, WINDOW) - len(raw)
         self.write(struct.pack(">BII", kind, number, len(raw)) + raw)
 
     def next_frame(self, seconds: float | None = None) -> Frame:
@@ -191,6 +215,9 @@ class Agent:
                 if len(self._in) >= 9 + length:
                     frame = Frame(kind, number, bytes(self._in[9 : 9 + length]))
                     del self._in[: 9 + length]
+                    if kind == CREDIT:
+                        self._windows[number] += struct.unpack(">I", frame.payload)[0]
+                        assert self._windows[number] <= WINDOW
                     return frame
             self._turn(max(0.0, end - time.monotonic()))
 
@@ -244,14 +271,14 @@ class Agent:
 
     def finish(self, number: int, stdin: bytes = b"", end: bool = True) -> Result:
         """Send what is left of a request's input, take its output with all credit, to its EXIT."""
-        window, at, ended = WINDOW, 0, not end
+        at, ended = 0, not end
         outputs = {STDOUT: bytearray(), STDERR: bytearray()}
         started = None
         kept, self.kept = self.kept, []
         while True:
-            while window > 0 and at < len(stdin):
+            while at < len(stdin) and (window := self._windows.get(number, WINDOW)):
                 part = stdin[at : at + min(CHUNK, window)]
-                at, window = at + len(part), window - len(part)
+                at += len(part)
                 self.send(DATA, number, part)
             if at == len(stdin) and not ended:
                 self.send(END, number)
@@ -262,9 +289,6 @@ class Agent:
             elif frame.kind in outputs:
                 outputs[frame.kind] += frame.payload
                 self.send(CREDIT, number, struct.pack(">I", len(frame.payload)))
-            elif frame.kind == CREDIT:
-                window += struct.unpack(">I", frame.payload)[0]
-                assert window <= WINDOW, window
             elif frame.kind == STARTED:
                 assert started is None
                 started = frame.head
@@ -272,7 +296,7 @@ class Agent:
                 self.kept += kept
                 return Result(frame.head, bytes(outputs[STDOUT]), bytes(outputs[STDERR]), started)
             else:
-                raise AssertionError(frame)
+                assert frame.kind == CREDIT, frame
 
     def cancel(self, number: int) -> None:
         """Send CANCEL."""

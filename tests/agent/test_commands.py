@@ -1,0 +1,208 @@
+"""Commands through an agent: their status, their streams, and the credit that these have."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from support.frames import CREDIT, DATA, END, EXIT, STARTED, STDERR, STDOUT, WINDOW, Agent
+
+MIB = 1 << 20
+PIPE = 64 << 10
+
+
+def test_streams_and_status_are_exact(agent: Agent) -> None:
+    stdin = bytes(range(256)) * 2000
+    result = agent.run("cat; printf 'a\\0b\\r\\n' >&2; exit 7", stdin)
+    assert (result.exit, result.stdout, result.stderr) == ({"rc": 7}, stdin, b"a\0b\r\n")
+    assert result.started and result.started["pid"] > 1
+    assert agent.run("echo $0").stdout == b"/bin/sh\n"
+    assert agent.run("").exit == {"rc": 0}
+
+
+def test_bytes_of_a_command_line_arrive(agent: Agent) -> None:
+    assert agent.run(b"printf %s '\xff\xfe\n \xc3\x28'").stdout == b"\xff\xfe\n \xc3\x28"
+
+
+def test_without_input_stdin_is_at_its_end(agent: Agent) -> None:
+    assert agent.run("cat; read x; echo $?").stdout == b"1\n"
+
+
+def test_every_status(new_agent: Agent) -> None:
+    assert [new_agent.run(f"exit {rc}").exit for rc in range(256)] == [
+        {"rc": rc} for rc in range(256)
+    ]
+
+
+@pytest.mark.parametrize("signal", ["HUP", "INT", "KILL", "SEGV", "PIPE", "TERM"])
+def test_a_signal_is_a_status_as_a_shell_has_it(new_agent: Agent, signal: str) -> None:
+    wanted = int(new_agent.run(f"sh -c 'kill -{signal} $$' 2>/dev/null; echo $?").stdout)
+    assert wanted > 128
+    assert new_agent.run(f"kill -{signal} $$").exit == {"rc": wanted}
+
+
+def test_several_at_once(agent: Agent) -> None:
+    waiting = [agent.start("read x; echo $x; exit 3") for _ in range(20)]
+    assert agent.run("echo between").stdout == b"between\n"
+    for number in reversed(waiting):
+        result = agent.finish(number, b"%d\n" % number)
+        assert (result.exit, result.stdout) == ({"rc": 3}, b"%d\n" % number)
+
+
+@pytest.mark.parametrize("size", [4 * MIB, 64 * MIB], ids=["4MiB", "64MiB"])
+def test_much_passes_both_ways_at_once(size: int, new_agent: Agent) -> None:
+    data = os.urandom(MIB) * (size // MIB)
+    result = new_agent.run("cat", data)
+    assert result.exit == {"rc": 0}
+    assert result.stdout == data
+
+
+def test_much_passes_on_every_python(agent: Agent) -> None:
+    data = os.urandom(2 * MIB)
+    assert agent.run("cat; cat /dev/null >&2", data).stdout == data
+
+
+def test_without_credit_a_command_waits_and_others_do_not(agent: Agent) -> None:
+    slow = agent.start("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 5")
+    agent.send(END, slow)
+    time.sleep(0.3)
+    assert agent.run("echo other").stdout == b"other\n"
+    assert agent.ping() < 1
+    came = [frame for frame in agent.kept if frame.id == slow and frame.kind == STDOUT]
+    assert sum(len(frame.payload) for frame in came) == WINDOW
+    # finish gives credit for what it takes out of those kept, too.
+    result = agent.finish(slow, end=False)
+    assert result.exit == {"rc": 5}
+    assert (result.stdout, result.stderr) == (bytes(1000000), bytes(1000000))
+
+
+def test_stdout_and_stderr_share_the_credit(new_agent: Agent) -> None:
+    number = new_agent.start("head -c 200000 /dev/zero; head -c 200000 /dev/zero >&2")
+    time.sleep(0.5)
+    new_agent.ping()
+    sizes = {STDOUT: 0, STDERR: 0}
+    for frame in new_agent.kept:
+        if frame.kind in sizes:
+            sizes[frame.kind] += len(frame.payload)
+    assert sum(sizes.values()) == WINDOW
+    assert sizes[STDERR] > 0
+    new_agent.cancel(number)
+    new_agent.frame(EXIT, number)
+
+
+def test_what_a_command_wrote_before_its_end_waits_for_credit(new_agent: Agent) -> None:
+    """Although a background process holds the pipes, which ends the wait for silence."""
+    size = WINDOW + PIPE - 100
+    number = new_agent.start(f"sleep 20 & head -c {size} /dev/zero; exit 4")
+    new_agent.send(END, number)
+    time.sleep(1.5)
+    new_agent.ping()
+    assert not [frame for frame in new_agent.kept if frame.kind == EXIT]
+    result = new_agent.finish(number, end=False)
+    assert (result.exit, len(result.stdout)) == ({"rc": 4}, size)
+
+
+def test_credit_for_stdin_comes_as_it_is_read(agent: Agent) -> None:
+    number = agent.start("sleep 0.7; cat")
+    agent.frame(STARTED, number)
+    for _ in range(4):
+        agent.send(DATA, number, bytes(WINDOW // 4))
+    begun = time.monotonic()
+    given = 0
+    while given < WINDOW - 2 * PIPE:
+        frame = agent.next_frame()
+        if frame.kind == CREDIT:
+            given += struct.unpack(">I", frame.payload)[0]
+            assert given <= PIPE or time.monotonic() - begun > 0.4
+    agent.send(END, number)
+    assert agent.finish(number, end=False).exit == {"rc": 0}
+
+
+def test_stdin_that_nobody_reads_is_dropped(agent: Agent) -> None:
+    result = agent.run("exec <&-; sleep 0.2; echo fine", bytes(2 * MIB))
+    assert (result.exit, result.stdout) == ({"rc": 0}, b"fine\n")
+    assert agent.run("head -c 3", b"abcdef" * MIB).stdout == b"abc"
+
+
+def test_more_than_the_credit_ends_the_stream(new_agent: Agent) -> None:
+    number = new_agent.start("sleep 1")
+    new_agent.frame(STARTED, number)
+    new_agent.send(DATA, number, bytes(WINDOW))
+    new_agent.send(DATA, number, bytes(PIPE))
+    new_agent.send(DATA, number, bytes(1))
+    assert [frame for frame in new_agent.rest() if frame.kind == EXIT] == []
+    assert new_agent.wait() == 0
+    assert new_agent.words == (
+        "gangway-agent: what came is no frame: more than the credit of request 1\n"
+    )
+
+
+@pytest.mark.parametrize("keeps_writing", [False, True])
+def test_a_background_process_is_not_waited_for(
+    agent: Agent, tmp_path: Path, keeps_writing: bool
+) -> None:
+    sign = tmp_path / "sign"
+    loop = f"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do {{}}sleep 0.1; done; echo >{sign}"
+    loop = loop.format("echo x;" if keeps_writing else "")
+    begun = time.monotonic()
+    result = agent.run(f"({loop}; echo late || echo no >{sign}) & echo first; exit 6")
+    seconds = time.monotonic() - begun
+    assert result.exit == {"rc": 6}
+    assert result.stdout.startswith(b"first\n") or keeps_writing
+    assert 0.25 < seconds < 1.4
+    if keeps_writing:
+        assert seconds > 0.45
+    while not sign.exists():  # it was not ended by what it wrote
+        assert time.monotonic() < begun + 10
+        time.sleep(0.05)
+    time.sleep(0.1)
+    assert sign.read_text() == "\n"
+    assert agent.run("echo next").stdout == b"next\n"
+
+
+def test_a_shell_is_found_as_the_direct_path_finds_it(agent: Agent) -> None:
+    assert agent.run("echo $0", shell=b"sh").stdout == b"sh\n"
+    for shell in (b"/no/shell", b"no-shell"):
+        result = agent.run("true", shell=shell)
+        assert result.exit == {"plain": f"{shell.decode()} is not in the container"}
+        assert result.started is None
+    result = agent.run("true", shell=b"/etc/passwd")
+    assert result.exit == {"rc": 126}
+    assert b"Permission denied" in result.stderr
+
+
+def test_what_is_unknown_takes_the_plain_way(agent: Agent) -> None:
+    number = agent.request("dance")
+    assert agent.frame(EXIT, number).head == {
+        "plain": "the agent does not know the operation dance"
+    }
+    assert agent.run("exit 1").exit == {"rc": 1}
+
+
+def test_frames_of_an_ended_request_are_ignored(agent: Agent) -> None:
+    number = agent.start("exit 2")
+    assert agent.frame(EXIT, number).head == {"rc": 2}
+    agent.send(DATA, number, b"x")
+    agent.send(CREDIT, number, struct.pack(">I", 9))
+    agent.cancel(number)
+    agent.send(END, number)
+    assert agent.run("exit 1").exit == {"rc": 1}
+
+
+def test_no_descriptor_and_no_process_is_kept(new_agent: Agent) -> None:
+    def state() -> tuple[int, bytes]:
+        pid = new_agent.hello["pid"]
+        return len(os.listdir(f"/proc/{pid}/fd")), Path(
+            f"/proc/{pid}/task/{pid}/children"
+        ).read_bytes()
+
+    new_agent.run("true")
+    before = state()
+    for _ in range(20):
+        new_agent.run("cat; echo x >&2", b"x")
+        new_agent.run("true", shell=b"/no/shell")
+    assert state() == before

@@ -1,0 +1,257 @@
+"""How requests and agents end: cancelled, retired, and with the stream lost in every way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.conftest import Start
+from support.frames import CREDIT, DATA, END, EXIT, PING, REQUEST, RETIRE, STARTED, Agent
+
+# The waits of an agent that hears nothing, made short.
+IMPATIENT = "SILENCE, TICK = 1.2, 0.3"
+
+
+def wait_for(what: Callable[[], object], seconds: float = 10) -> None:
+    """Fail when it does not become true in time."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def started(agent: Agent, command: str) -> tuple[int, int]:
+    """Start a command without input; return the request's id and the process's."""
+    number = agent.start(command)
+    agent.send(END, number)
+    return number, agent.frame(STARTED, number).head["pid"]
+
+
+def processes(directory: Path, *names: str) -> list[int]:
+    """Return the process ids that a command wrote to files of these names."""
+    for name in names:
+        wait_for(lambda path=directory / name: path.exists() and path.read_text().endswith("\n"))  # type: ignore[misc]
+    return [int((directory / name).read_text()) for name in names]
+
+
+def test_cancel_ends_a_command(agent: Agent) -> None:
+    number, pid = started(agent, "sleep 60; echo never")
+    begun = time.monotonic()
+    agent.cancel(number)
+    agent.cancel(number)
+    assert agent.frame(EXIT, number).head == {"rc": 143}
+    assert time.monotonic() - begun < 1
+    assert not lives(pid)
+    assert agent.run("echo next").stdout == b"next\n"
+
+
+def test_cancel_at_once_ends_a_command(new_agent: Agent) -> None:
+    """Also before the child has become the shell."""
+    for _ in range(100):
+        number = new_agent.start("sleep 60")
+        new_agent.cancel(number)
+        begun = time.monotonic()
+        assert new_agent.frame(EXIT, number).head == {"rc": 143}
+        assert time.monotonic() - begun < 1
+
+
+def test_cancel_ends_the_session_and_nothing_else(new_agent: Agent, tmp_path: Path) -> None:
+    command = (
+        f"cd {tmp_path}; trap '' TERM; (echo $(exec sh -c 'echo $PPID') >deaf; sleep 60) &"
+        "(trap - TERM; exec timeout 50 sh -c 'echo $$ >group; exec sleep 60') &"
+        "setsid sh -c 'trap - TERM; echo $$ >own; exec sleep 61' & "
+        "while :; do sleep 0.1; done"
+    )
+    number, pid = started(new_agent, command)
+    deaf, group, own = processes(tmp_path, "deaf", "group", "own")
+    new_agent.cancel(number)
+    wait_for(lambda: not lives(group), 2)  # timeout makes a group of its own, not a session
+    assert lives(pid) and lives(deaf)
+    begun = time.monotonic()
+    assert new_agent.frame(EXIT, number).head == {"rc": 137}
+    assert 2 < time.monotonic() - begun < 4
+    wait_for(lambda: not lives(deaf), 1)
+    assert lives(own)
+    os.kill(own, signal.SIGKILL)
+
+
+def test_cancel_ends_what_a_command_left_behind(new_agent: Agent, tmp_path: Path) -> None:
+    """KILL comes also when the shell itself had heeded TERM, and before the agent retires."""
+    command = f"(trap '' TERM; echo $(exec sh -c 'echo $PPID') >{tmp_path}/deaf; sleep 60) & wait"
+    number, _ = started(new_agent, command)
+    (deaf,) = processes(tmp_path, "deaf")
+    new_agent.cancel(number)
+    assert new_agent.frame(EXIT, number).head == {"rc": 143}
+    assert lives(deaf)
+    new_agent.send(RETIRE)
+    new_agent.rest()
+    assert not lives(deaf)
+
+
+def test_a_cancelled_command_that_writes_much_ends(new_agent: Agent) -> None:
+    number = new_agent.start("trap '' PIPE; trap 'exit 9' TERM; while :; do echo xxxxxxxx; done")
+    new_agent.send(DATA, number, bytes(200000))
+    time.sleep(0.5)
+    new_agent.cancel(number)
+    assert new_agent.frame(EXIT, number).head == {"rc": 9}
+
+
+def test_cancel_of_a_stopped_command(new_agent: Agent) -> None:
+    number, _ = started(new_agent, "kill -STOP $$")
+    new_agent.cancel(number)
+    assert new_agent.frame(EXIT, number).head == {"rc": 137}
+
+
+def test_ping_is_answered_while_commands_are_busy(agent: Agent) -> None:
+    busy = [agent.start("yes") for _ in range(3)]
+    time.sleep(0.2)
+    assert max(agent.ping() for _ in range(20)) < 1
+    for number in busy:
+        agent.cancel(number)
+        assert "rc" in agent.frame(EXIT, number).head
+
+
+def test_retired_it_finishes_what_runs(agent: Agent) -> None:
+    number = agent.start("read x; echo $x")
+    agent.send(RETIRE)
+    refused = agent.start("echo never")
+    assert agent.frame(EXIT, refused).head == {"plain": "the agent is retiring"}
+    result = agent.finish(number, b"still here\n")
+    assert (result.exit, result.stdout) == ({"rc": 0}, b"still here\n")
+    assert agent.rest() == []
+    assert agent.wait(5) == 0
+    assert agent.words == ""
+
+
+def test_retired_without_work_it_ends_at_once(agent: Agent) -> None:
+    begun = time.monotonic()
+    agent.send(RETIRE)
+    assert agent.rest() == []
+    assert agent.wait(5) == 0
+    assert time.monotonic() - begun < 1
+
+
+def close(agent: Agent) -> None:
+    """End the stream as a broker that is gone."""
+    assert agent.process.stdin and agent.process.stdout
+    agent.process.stdin.close()
+    agent.process.stdout.close()
+
+
+LOSSES: dict[str, Callable[[Agent], None]] = {
+    "both ends closed": close,
+    "stdin closed": lambda agent: agent.process.stdin.close(),  # type: ignore[union-attr]
+    "stdout closed": lambda agent: agent.process.stdout.close(),  # type: ignore[union-attr]
+    "TERM": lambda agent: agent.process.terminate(),
+    "an unknown kind": lambda agent: agent.send(99),
+    "a frame for brokers": lambda agent: agent.send(64),
+    "too long": lambda agent: agent.write(struct.pack(">BII", DATA, 1, 1 << 21)),
+    "no JSON": lambda agent: agent.send(REQUEST, 77, b"{"),
+    "no object": lambda agent: agent.send(REQUEST, 77, b"[]"),
+    "no text": lambda agent: agent.send(REQUEST, 77, b'{"op":"\xff"}'),
+    "an id twice": lambda agent: agent.send(REQUEST, 1, {"op": "exec"}),
+    "half a credit": lambda agent: agent.send(CREDIT, 1, b"12"),
+    "noise": lambda agent: agent.write(os.urandom(5000)),
+    "silence": lambda agent: time.sleep(0),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kill", [False, True], ids=["finishes", "is killed"])
+def test_a_command_whose_stream_is_lost(
+    loss: str, kill: bool, start: Start, newest: str, tmp_path: Path
+) -> None:
+    """It finishes as if nothing were, with its output going nowhere, and then the agent ends."""
+    sign = tmp_path / "sign"
+    change = IMPATIENT if loss == "silence" else ""
+    agent = start(newest, change=change, kill_on_disconnect=kill)
+    busy = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2"
+    first = 2.5 if loss == "silence" else 0.6
+    number, pid = started(agent, f"sleep {first}; {busy}; sleep 0.2; echo $? >{sign}; sleep 0.3")
+    assert number == 1
+    agent_pid = agent.hello["pid"]
+    LOSSES[loss](agent)
+    if kill:
+        wait_for(lambda: not lives(pid), 2.4 if loss == "silence" else 0.5)
+    wait_for(lambda: not lives(agent_pid), 8)
+    assert agent.wait(1) == 0
+    assert sign.exists() is not kill
+    assert not lives(pid)
+    assert len(agent.words.splitlines()) <= 1
+    assert ("nothing came" in agent.words) is (loss == "silence")
+
+
+def test_a_command_that_reads_sees_the_end_of_a_lost_stream(
+    new_agent: Agent, tmp_path: Path
+) -> None:
+    number = new_agent.start(f"cat >{tmp_path}/all; echo >{tmp_path}/end")
+    new_agent.send(DATA, number, b"first")
+    new_agent.frame(STARTED, number)
+    new_agent.end()
+    assert (tmp_path / "all").read_bytes() == b"first"
+    assert (tmp_path / "end").exists()
+
+
+def test_an_idle_agent_ends_with_its_stream(agent: Agent) -> None:
+    begun = time.monotonic()
+    agent.end()
+    assert agent.wait() == 0
+    assert agent.words == ""
+    assert time.monotonic() - begun < 1
+
+
+def test_in_silence_it_ends(start: Start, python: str) -> None:
+    agent = start(python, change=IMPATIENT)
+    begun = time.monotonic()
+    for _ in range(6):
+        time.sleep(0.4)
+        agent.ping()
+    agent.rest()
+    assert 3.2 < time.monotonic() - begun < 6
+    assert agent.wait() == 0
+    assert agent.words == "gangway-agent: nothing came for 1 seconds\n"
+
+
+def test_frozen_it_is_not_ended_by_the_time_that_passed(start: Start, python: str) -> None:
+    agent = start(python, change=IMPATIENT)
+    number = agent.start("read x; echo $x")
+    agent.frame(STARTED, number)
+    for late in (False, True):
+        os.kill(agent.hello["pid"], signal.SIGSTOP)
+        time.sleep(2.5)
+        if not late:
+            agent.send(PING)  # it lies there when the agent goes on
+        os.kill(agent.hello["pid"], signal.SIGCONT)
+        if late:
+            time.sleep(0.6)
+        agent.ping()
+    assert agent.finish(number, b"awake\n").stdout == b"awake\n"
+
+
+def test_frames_cut_anywhere_arrive(new_agent: Agent) -> None:
+    sent = b""
+    for number in range(1000, 1003):
+        head = b'{"op":"exec","shell":"c2g=","command":"Y2F0"}'  # sh -c cat
+        sent += struct.pack(">BII", REQUEST, number, len(head)) + head
+        sent += struct.pack(">BII", DATA, number, 5) + b"hello"
+        sent += struct.pack(">BII", END, number, 0)
+    for at in range(len(sent)):
+        new_agent.write(sent[at : at + 1])
+    for number in range(1000, 1003):
+        result = new_agent.finish(number, end=False)
+        assert (result.exit, result.stdout) == ({"rc": 0}, b"hello")
