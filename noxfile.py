@@ -1,8 +1,9 @@
 """The Python tests on every ansible-core that is supported. `nox --list` names the sessions.
 
 The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated
-(marker `plays`): nothing else depends on its version. Arguments for pytest come after two dashes:
-`nox -s core-2.16 -- tests/examples -k docker`.
+(marker `plays`): nothing else depends on its version. Of the matrix of engines and paths
+`make test` takes a part (tests/conformance/conftest.py), `make soak` all. Arguments for pytest come
+after two dashes: `nox -s core-2.16 -- tests/examples -k docker`.
 """
 
 import os
@@ -53,6 +54,8 @@ def tests(session: nox.Session, core: str) -> None:
     select = [] if core == NEWEST else ["-m", "plays"]
     if SOAK:
         select += ["--soak"]
+    else:
+        select += ["--sample", "pairwise" if core == NEWEST else "sparse"]
     session.run("python", "-m", "pytest", *select, *session.posargs)
 
 

@@ -17,8 +17,13 @@ KEEP_BEDS = os.environ.get("GANGWAY_KEEP_BEDS") == "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --soak."""
+    """Add --soak and --sample."""
     parser.addoption("--soak", action="store_true", help="also run the tests that take very long")
+    parser.addoption(
+        "--sample",
+        choices=["pairwise", "sparse"],
+        help="take a part of the matrix of the conformance suite; its conftest.py says which",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,26 +1,77 @@
-"""Every case here runs on every engine and every path: it takes the fixture `target`."""
+"""Every case here runs on every engine and every path: it takes the fixture `target`.
+
+What a run really had of that matrix is printed at its end. `--sample=pairwise` leaves runc as it
+is, and of the others takes each case by one path, in turn; `--sample=sparse` takes each case once
+by each path, on engines in turn. So cases, engines and paths meet each other in pairs.
+"""
 
 from __future__ import annotations
 
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
+from ansible.release import __version__
 
 from support import entrances as entering
 from support.targets import ENGINES, PATHS, Target
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note each case's place in the matrix, and leave out what is not in the sample."""
+    left_out = []
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if {"target", "by_path"} <= set(params):
+            engine, path = params["target"], params["by_path"]
+            item.user_properties.append(("matrix", (engine, path)))
+            rest = sorted(str(params[key]) for key in params if key not in ("target", "by_path"))
+            case = zlib.crc32(
+                "|".join([item.location[0], item.location[2].split("[")[0], *rest]).encode()
+            )
+            if not sampled(config.getoption("--sample"), case, engine, path):
+                left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def sampled(sample: str | None, case: int, engine: str, path: str) -> bool:
+    """Tell whether a case, known by a number, is in the sample."""
+    place = sorted(ENGINES).index(engine) + PATHS.index(path)
+    if sample == "sparse":
+        return (case + place) % len(ENGINES) == 0
+    return sample is None or engine == "runc" or (case + place) % len(PATHS) == 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many cases each engine and path had, and the time they took."""
+    counts: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            place = dict(report.user_properties).get("matrix")
+            if place:
+                counts[place][outcome] += report.when == "call" or outcome != "passed"
+                counts[place]["seconds"] += report.duration
+    if counts:
+        terminalreporter.section(f"conformance, ansible-core {__version__}")
+    for (engine, path), found in sorted(counts.items()):
+        words = [f"{int(n)} {what}" for what, n in found.items() if what != "seconds" and n]
+        seconds = f"{found['seconds']:.0f} s"
+        terminalreporter.line(f"{engine:8} {path:7} {', '.join(words)} in {seconds}")
+
+
 @pytest.fixture(scope="session", params=PATHS)
-def path(request: pytest.FixtureRequest) -> str:
+def by_path(request: pytest.FixtureRequest) -> str:
     """Return a way to the containers."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session", params=sorted(ENGINES))
-def target(request: pytest.FixtureRequest, path: str) -> Target:
+def target(request: pytest.FixtureRequest, by_path: str) -> Target:
     """Return the containers of one engine, to be entered by one path."""
     engine = ENGINES[request.param]
-    return engine(request.getfixturevalue(f"bed_{engine.bed}"), path)
+    return engine(request.getfixturevalue(f"bed_{engine.bed}"), by_path)
 
 
 @pytest.fixture(scope="module")

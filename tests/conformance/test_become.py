@@ -2,8 +2,8 @@
 
 The matrix is method x password (none needed, right, wrong, missing, mute: a program that never says
 a word) x the three ways to run something (raw, a pipelined module, a module that is a file). runc
-takes all of it; elsewhere each pair of method and password comes with one of the two pipelinings,
-unless with --soak.
+takes all of it; elsewhere, in a sample, each pair of method and password comes with one of the two
+pipelinings.
 
 doas reads a password from a terminal and nowhere else, and no connection to a container has one: it
 works where none is asked for, and what must be otherwise is its own refusal at once, not a hang.
@@ -35,6 +35,12 @@ GERMAN = {"LC_ALL": "de_DE.UTF-8"}
 Case = dict[str, Any]
 
 
+def entered(target: Target, entrances: Entrances, user: str, method: str) -> Case:
+    """Return what all cases of a user have in common; many run at once, so each may be slow."""
+    patience = {f"ansible_{target.engine}_timeout": 60}
+    return entrances[user] | {"ansible_become_method": method} | patience
+
+
 def case(variables: Case, ends: str, wanted: str, **become: str) -> Case:
     """Return a host of plays/become.yml."""
     options = {f"ansible_become_{key}": value for key, value in become.items()}
@@ -43,7 +49,7 @@ def case(variables: Case, ends: str, wanted: str, **become: str) -> Case:
 
 def matrix(target: Target, entrances: Entrances, method: str) -> dict[str, Case]:
     """Return what each kind of password leads to, by its name."""
-    root, app = (entrances[user] | {"ansible_become_method": method} for user in ("root", "app"))
+    root, app = (entered(target, entrances, user, method) for user in ("root", "app"))
     # Podman has no daemon: on a busy machine each of many commands at once takes seconds to start.
     seconds = 10 if target.engine == "podman" else 3
     short = app | {f"ansible_{target.engine}_timeout": seconds}
@@ -66,7 +72,7 @@ def matrix(target: Target, entrances: Entrances, method: str) -> dict[str, Case]
 
 def more(target: Target, entrances: Entrances, method: str) -> dict[str, Case]:
     """Return what is not in the matrix: other languages, other characters, prompts in a row."""
-    root, app = (entrances[user] | {"ansible_become_method": method} for user in ("root", "app"))
+    root, app = (entered(target, entrances, user, method) for user in ("root", "app"))
     german = app | {f"ansible_{target.engine}_extra_env": GERMAN}
     unasked = matrix(target, entrances, method)["mute"]
     unasked = {k: v for k, v in unasked.items() if k != "ansible_become_password"}
@@ -118,7 +124,7 @@ def test_become(
         method = "community.general.doas"
         packages = next(installed.environment(repository).glob("lib/python3*/site-packages"))
         env["ANSIBLE_COLLECTIONS_PATH"] = str(packages)
-    everything = target.engine == "runc" or request.config.getoption("--soak")
+    everything = target.engine == "runc" or not request.config.getoption("--sample")
     hosts: dict[str, Case] = {}
     cases = matrix(target, entrances, method)
     for index, (name, variables) in enumerate(cases.items()):

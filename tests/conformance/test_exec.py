@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -98,6 +99,54 @@ def test_environment_is_not_on_a_command_line(target: Target) -> None:
     assert done == (0, f"{secret}\n".encode(), b"")
     assert lines.having(marker)  # it did look at the right processes
     assert lines.having(secret) == []
+
+
+# What a program inherits, besides its streams.
+SURROUNDINGS = rb"""
+env -0 | sort -z | grep -zv '^\(_\|PWD\|SHLVL\)='; pwd; umask; id; ulimit -a
+cat /proc/self/oom_score_adj /proc/self/cgroup; readlink /proc/self/ns/*
+grep '^Sig\(Ign\|Blk\)\|^NoNewPrivs\|^Cap\|^Seccomp:' /proc/self/status; ls /proc/self/fd | wc -l
+"""
+
+
+def test_surroundings(target: Target) -> None:
+    """A command finds what the engine's own exec gives: variables, limits, signals, rights."""
+    ours = target.session().exec_command(SURROUNDINGS)
+    assert ours[0] == 0 and ours[2] == b"", ours
+    theirs = target.run("target", SURROUNDINGS.decode(), b"")
+    assert surroundings(ours[1]) == surroundings(theirs)
+
+
+def surroundings(printed: bytes) -> list[bytes]:
+    """Return the lines, of the signals only those that programs may use.
+
+    glibc's posix_spawn leaves signal 32, its own, ignored, and runc hands that on.
+    """
+
+    def masked(line: bytes) -> bytes:
+        name, _, value = line.partition(b":\t")
+        return b"%s %x" % (name, int(value, 16) & 0x7FFFFFFF) if name.startswith(b"Sig") else line
+
+    return list(map(masked, printed.splitlines()))
+
+
+def test_a_reader_that_goes_away(target: Target) -> None:
+    """SIGPIPE does what it does in a shell, wherever the command was started."""
+    rc, stdout, stderr = target.session().exec_command(b"(yes; echo $? >&2) | head -n 1")
+    assert (rc, stdout, stderr) == (0, b"y\n", b"141\n")
+
+
+def test_many_at_once(target: Target) -> None:
+    """Nobody gets another's bytes, and each has its own end."""
+
+    def call(number: int) -> tuple[int, bytes, bytes]:
+        data = b"%d," % number * 50_000
+        session = target.session(env={b"NUMBER": b"%d" % number})
+        return session.exec_command(b'cat; echo "$NUMBER" >&2; exit "$NUMBER"', data)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, result in enumerate(pool.map(call, range(16))):
+            assert result == (number, b"%d," % number * 50_000, b"%d\n" % number)
 
 
 def test_a_background_child_holds_nobody_up(target: Target) -> None:

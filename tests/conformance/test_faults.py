@@ -20,7 +20,7 @@ import pytest
 from ansible_gangway import _core
 from support import beds
 from support.alive import written
-from support.targets import Docker, Kubectl, Target
+from support.targets import Docker, Target
 
 UNKNOWN = "its outcome is unknown and it was not repeated"
 
@@ -111,6 +111,50 @@ def test_the_container_is_removed_between_two_calls(target: Target, victim: str)
         remake(target, victim)
 
 
+# The bed's Podman cannot start again what stopped: it forgets where its runc keeps containers.
+STATES = {
+    "docker": [("stop", "--time=0"), ("start",), ("pause",), ("unpause",), ("restart", "--time=0")],
+    "podman": [("pause",), ("unpause",), ("stop", "--time=0")],
+    "runc": [("pause",), ("resume",)],
+}
+NAMED = {"stop": "is exited, not running", "pause": "is paused, not running"}
+
+
+@pytest.mark.parametrize("target", sorted(STATES), indirect=True)
+def test_states_between_two_calls(target: Target, victim: str) -> None:
+    """One that does not run is named with its state; started again it works as before."""
+    session = target.session(victim)
+    try:
+        for number, (verb, *options) in enumerate([("none",), *STATES[target.engine]]):
+            if verb != "none":
+                target.cli(verb, *options, victim)
+            if verb in NAMED:
+                with pytest.raises(_core.ConnectionFailed, match=NAMED[verb]):
+                    session.exec_command(b"true")
+            else:
+                assert session.exec_command(b"echo %d" % number) == (0, b"%d\n" % number, b"")
+    finally:
+        remake(target, victim)
+
+
+@pytest.mark.parametrize("target", ["kubectl"], indirect=True)
+def test_a_pods_container_is_restarted_between_two_calls(target: Target, victim: str) -> None:
+    """The kubelet does that when its program ends: the same pod, another container."""
+    session = target.session(victim)
+    session.exec_command(b"touch /tmp/before")
+    where = "{.status.containerStatuses[0].containerID}"
+    argv = [*target.client, "get", "pod", victim, f"--output=jsonpath={where}"]
+    container = subprocess.check_output(argv, text=True, timeout=60).removeprefix("containerd://")
+    socket = Path(target.env["KUBECONFIG"]).with_name("containerd.sock")
+    ctr = ["ctr", f"--address={socket}", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL"]
+    subprocess.run([*ctr, container], check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    argv = target.command(victim, "true")
+    while time.monotonic() < deadline and subprocess.run(argv, capture_output=True).returncode:
+        time.sleep(0.2)
+    assert session.exec_command(b"ls /tmp; echo again") == (0, b"again\n", b"")
+
+
 @pytest.mark.parametrize("target", ["runc", "docker", "podman"], indirect=True)
 def test_a_pause_in_the_middle(target: Target, victim: str) -> None:
     """A paused container (backup tools do that) only takes longer. A pod cannot be paused."""
@@ -152,11 +196,11 @@ def test_the_engines_client_is_killed(target: Target) -> None:
     target.run("target", f"kill {pid} 2>/dev/null; true")
 
 
-PUT = """
+TRANSFER = """
 import json, sys
-recipe, local, remote = json.loads(sys.argv[1])
+recipe, method, source, destination = json.loads(sys.argv[1])
 from support.targets import target_of
-target_of(*recipe).session().put_file(local.encode(), remote.encode())
+getattr(target_of(*recipe).session(), method)(source.encode(), destination.encode())
 """
 
 
@@ -177,9 +221,22 @@ def test_a_put_that_is_killed(
     with local.open("wb") as file:
         for part in range(100):
             file.write(hashlib.sha256(b"%d" % part).digest() * 32_768)
-    argument = json.dumps([target.recipe, str(local), f"{place}/file"])
+    transfer_and_kill(
+        [target.recipe, "put_file", str(local), f"{place}/file"], victim_of_kill, delay
+    )
+    deadline = time.monotonic() + 30
+    while target.run("target", f"ls -A {place}") != b"file\n":
+        assert time.monotonic() < deadline, target.run("target", f"ls -lA {place}")
+        time.sleep(0.2)
+    content = target.run("target", f"cat {place}/file")
+    assert content in (b"old\n", local.read_bytes())
+    target.run("target", f"rm -rf {place}")
+
+
+def transfer_and_kill(arguments: list[object], victim_of_kill: str, delay: float) -> None:
+    """Transfer in a process of its own, and kill it or the engine's client after `delay` s."""
     worker = subprocess.Popen(
-        [sys.executable, "-c", PUT, argument],
+        [sys.executable, "-c", TRANSFER, json.dumps(arguments)],
         env=beds.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
         stderr=subprocess.DEVNULL,
     )
@@ -191,13 +248,26 @@ def test_a_put_that_is_killed(
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     worker.wait(60)
-    deadline = time.monotonic() + 30
-    while target.run("target", f"ls -A {place}") != b"file\n":
-        assert time.monotonic() < deadline, target.run("target", f"ls -lA {place}")
-        time.sleep(0.2)
-    content = target.run("target", f"cat {place}/file")
-    assert content in (b"old\n", local.read_bytes())
-    target.run("target", f"rm -rf {place}")
+
+
+@pytest.mark.parametrize("delay", [0.05, *(pytest.param(d, marks=SOAK) for d in (0.02, 0.2, 0.6))])
+@pytest.mark.parametrize("victim_of_kill", ["worker", "client"])
+def test_a_fetch_that_is_killed(
+    target: Target, tmp_path: Path, delay: float, victim_of_kill: str
+) -> None:
+    """The old file or the new one, whole; only a worker that SIGKILL ends leaves a file beside."""
+    local = tmp_path / "local"
+    local.write_text("old")
+    remote = f"/tmp/gangway-fetch-{os.getpid()}"
+    target.run("target", f"head -c 100000000 /dev/urandom >{remote}")
+    transfer_and_kill([target.recipe, "fetch_file", remote, str(local)], victim_of_kill, delay)
+    digest = hashlib.sha256(local.read_bytes()).hexdigest()
+    new = target.run("target", f"sha256sum {remote}; rm {remote}").split()[0].decode()
+    assert digest in (hashlib.sha256(b"old").hexdigest(), new)
+    beside = [path.name for path in tmp_path.iterdir() if path != local]
+    if victim_of_kill == "client":
+        assert beside == []
+    assert all(name.startswith(".gangway-") for name in beside) and len(beside) < 2
 
 
 OUTPUT = """
@@ -297,22 +367,26 @@ def test_docker_is_killed_under_a_command(
         beds.stop("docker")
 
 
-@pytest.mark.soak
-def test_the_api_server_is_killed_under_a_command(bed_kubernetes: dict[str, str]) -> None:
-    """The stream breaks, kubectl may even exit 0: the outcome is unknown."""
-    kubectl = Kubectl(bed_kubernetes)
-    state = Path(bed_kubernetes["KUBECONFIG"]).parent
-    server = int((state / "kube-apiserver.started").read_text().split()[0])
-    path = f"/tmp/gangway-api-{os.getpid()}"
+@pytest.mark.parametrize("daemon", ["kube-apiserver", "kubelet"])
+@pytest.mark.parametrize("target", ["kubectl"], indirect=True)
+def test_kubernetes_is_killed_under_a_command(target: Target, daemon: str) -> None:
+    """The stream breaks, kubectl may even exit 0; then it is down, and then it is back."""
+    state = Path(target.env["KUBECONFIG"]).parent
+    pid = int((state / f"{daemon}.started").read_text().split()[0])
+    path = f"/tmp/gangway-{daemon}-{os.getpid()}"
+    session = target.session()
     try:
         with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
             during(
-                lambda: kubectl.session().exec_command(f"echo 1 >{path}; sleep 20".encode()),
-                lambda: os.kill(server, signal.SIGKILL),
-                lambda: written(kubectl, path),
+                lambda: session.exec_command(f"echo $$ >{path}; sleep 20".encode()),
+                lambda: os.kill(pid, signal.SIGKILL),
+                lambda: written(target, path),
             )
-        with pytest.raises(_core.ConnectionFailed, match="the engine cannot be reached"):
-            kubectl.session().exec_command(b"true")
+        for broken in (session, target.session()):
+            with pytest.raises(_core.ConnectionFailed, match=r"the engine cannot be reached"):
+                broken.exec_command(b"true")
     finally:
-        beds.start("kubernetes")
-    assert kubectl.session().exec_command(b"echo back")[1] == b"back\n"
+        beds.start("kubernetes")  # that daemon alone: pods go on
+    assert session.exec_command(b"echo back")[1] == b"back\n"
+    # Its command was not started anew, and what runs in pods was not ended.
+    target.run("target", f"kill $(cat {path}); rm {path}")
