@@ -275,6 +275,7 @@ impl Kubectl {
             .filter(|line| !line.starts_with("Defaulted container") && !is_log(line))
             .collect::<Vec<_>>()
             .join("\n");
+        let text = without_query(&text);
         let said = said(text.as_bytes());
         let has = |part: &str| text.contains(part);
         if shown(refusal.stdout).contains("Please enter Username") {
@@ -314,6 +315,9 @@ impl Kubectl {
             || has("Unable to connect to the server")
             || has("no such host")
             || has("i/o timeout")
+            // The server is there, and the node's kubelet is not.
+            || has("error sending request:")
+            || has("error dialing backend:")
             || has("TLS handshake")
             || text.trim_end().ends_with(": EOF")
         {
@@ -336,6 +340,17 @@ impl Kubectl {
     fn not_running(&self, target: String, state: &str) -> Error {
         let remedy = format!("see `kubectl describe pod {}` for the reason", shown(&self.pod));
         Error::NotRunning { target, state: state.to_owned(), remedy }
+    }
+}
+
+/// `text` without the query of an address in it: that is the whole command, whose words are nobody's verdict.
+fn without_query(text: &str) -> String {
+    match text.split_once("?command=") {
+        Some((before, query)) => {
+            let after = query.find(['"', ' ', '\n']).map_or("", |end| &query[end..]);
+            format!("{before}{after}")
+        }
+        None => text.to_owned(),
     }
 }
 
@@ -534,6 +549,11 @@ mod tests {
                 "Defaulted container \"main\" out of: main, two\nerror: Internal error occurred: exec: \"/bin/sh\": stat /bin/sh: no such file",
                 "has no usable shell",
             ),
+            (
+                "error: Internal error occurred: error sending request: Post \"https://10.0.0.1:10250/exec/x/web/main?command=%2Fbin%2Fsh&command=kubeconfig\": dial tcp 10.0.0.1:10250: connect: connection refused",
+                "cannot be reached (error: Internal error occurred: error sending request: Post \"https://10.0.0.1:10250/exec/x/web/main\": dial tcp",
+            ),
+            ("Error from server: error dialing backend: dial tcp 10.0.0.1:10250: i/o", "cannot be reached"),
             ("error: something else", "failed to start the command: error: something else"),
         ];
         for (stderr, expected) in table {

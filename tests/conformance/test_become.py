@@ -136,7 +136,7 @@ def test_become(
         hosts |= more(target, entrances, method)
     ended = [name for name in ("none", "right") if cases[name]["ends"] == "ok"]
     if target.engine == "kubectl":  # no exec of a pod's is root's there, to end what sudo began
-        ended.remove("right")
+        ended = ["none"]
     given_up = {name: cases[name] | {"nap": NAP} for name in ended}
     file = inventory.write(tmp_path / "inventory.json", cases=hosts | given_up, given_up=given_up)
     result = ansible.run(
