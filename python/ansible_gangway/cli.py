@@ -56,6 +56,17 @@ def _parser() -> argparse.ArgumentParser:
         "--playbook-dir", metavar="DIR", default=".", help="where the playbooks are (default: here)"
     )
     doctor.set_defaults(run=_doctor)
+    broker = commands.add_parser(
+        "broker",
+        help="show or end the daemon that keeps agents in containers between tasks",
+        description="Broker: the daemon that keeps agents in containers between tasks.",
+    )
+    verbs = broker.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    show = verbs.add_parser("status", help="list its agents, in which containers and how long")
+    show.add_argument("--json", action="store_true", help="print all of it as JSON")
+    show.set_defaults(run=_broker_status)
+    stop = verbs.add_parser("stop", help="end its agents, each when nothing runs on it, and itself")
+    stop.set_defaults(run=_broker_stop)
     return parser
 
 
@@ -88,3 +99,15 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(*map(doctor.render, findings), sep="\n")
     return 1 if any(finding.state == "broken" for finding in findings) else 0
+
+
+def _broker_status(options: argparse.Namespace) -> int:
+    from ansible_gangway import brokers
+
+    return brokers.status(options.json)
+
+
+def _broker_stop(_: argparse.Namespace) -> int:
+    from ansible_gangway import brokers
+
+    return brokers.stop()

@@ -80,13 +80,14 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
                 let now = Instant::now();
                 broker.borrow_mut().tick(now);
                 let state = broker.borrow();
-                let working = !state.processes.is_empty() || !state.openings.open.is_empty();
+                let opening = !state.stopping && !state.openings.open.is_empty();
+                let working = opening || !state.processes.is_empty();
                 if working || (!state.stopping && !state.clients.is_empty()) {
                     needed = now;
                 }
-                let flushed = state.clients.values().all(|client| client.outbox.is_empty());
-                let over = now.duration_since(needed) >= LINGER
-                    || (state.stopping && !working && flushed && now.duration_since(needed) >= TICK);
+                let answered = state.clients.values().all(|client| client.outbox.is_empty());
+                let linger = if state.stopping && answered { TICK } else { LINGER };
+                let over = now.duration_since(needed) >= linger;
                 if over || state.stopping {
                     listener = listener.and_then(Listener::close);
                 }
@@ -163,6 +164,7 @@ async fn serve_client(
             }
             () = &mut greeting, if !greeted => return Err("it did not greet".to_owned()),
         }
+        tokio::task::yield_now().await;
     }
 }
 

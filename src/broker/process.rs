@@ -26,6 +26,8 @@ use crate::wire::message::{Blob, Spawn, SpawnFile};
 
 /// What is kept of stderr to explain an end.
 const TAIL: usize = 4 << 10;
+/// And so much of it is told.
+const TOLD: usize = 400;
 /// The most of a file that ENDED carries.
 const LONGEST_FILE: u64 = 1 << 20;
 /// After the end of its stdout a process may take so long to say how it ended.
@@ -248,6 +250,8 @@ pub(super) async fn serve(broker: Shared, number: u32, mut handles: Handles) {
             }
             () = at(wake) => {}
         }
+        // One that always has something to say is read in turn with all others.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -354,6 +358,7 @@ impl Broker {
                 _ => "the engine's client ended".to_owned(),
             },
         };
+        let tail = &tail[tail.len().saturating_sub(TOLD)..];
         if tail.is_empty() { how } else { format!("{how}: {}", crate::error::said(tail)) }
     }
 }

@@ -413,6 +413,7 @@ impl Broker {
     /// STOP.
     fn stop(&mut self) {
         self.stopping = true;
+        self.openings.open.iter_mut().for_each(|opening| opening.stale = true);
         self.retire_all(|_| true, "the broker was told to stop");
         self.dispatch();
     }
