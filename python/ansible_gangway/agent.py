@@ -432,6 +432,7 @@ class Task(Request):
         self._done = False
         self._status = None
         self._cancelled = False
+        self._sessions = {pid}
         self._quiet_at = self._linger_until = None
         self._timer = None
         for fd in (stdin, stdout, stderr):
@@ -549,19 +550,19 @@ class Task(Request):
         self._cancelled = self._mute = True
         self._close_stdin()
         self.look()
-        signal_session(self.pid, signal.SIGTERM, self._status is not None)
+        signal_sessions(self._sessions, self.pid, signal.SIGTERM, self._status is not None)
         self._see_it_end(time.monotonic() + MERCY)
         if self._status is not None:
             self._settle()
 
     def _see_it_end(self, until):
         reaped = self._status is not None
-        if reaped and not session_members(self.pid):
+        if reaped and not session_members(self._sessions):
             return
         if time.monotonic() < until:
             self.agent.at(0.1, lambda: self._see_it_end(until))
             return
-        signal_session(self.pid, signal.SIGKILL, reaped)
+        signal_sessions(self._sessions, self.pid, signal.SIGKILL, reaped)
         if not self._done:
             self.agent.at(HOPELESS, self._give_up)
 
@@ -651,25 +652,50 @@ def readable_bytes(fd):
     return struct.unpack("i", raw)[0]
 
 
-def session_members(session):
-    """Return the ids of a session's living processes; [] also where /proc does not show them."""
-    members = []
+def session_members(sessions):
+    """Return the ids of the living processes of sessions; [] also where /proc does not show them.
+
+    `su` begins a session for its command, and hands no signal on to what is below: sessions found
+    so are added to the set.
+    """
     try:
-        names = os.listdir("/proc")
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return members
-    for name in names:
-        if name.isdigit():
-            line = contents("/proc/%s/stat" % name)
-            state = line.rpartition(b")")[2].split() if line else []
-            if len(state) > 3 and int(state[3]) == session and state[0] not in b"ZX":
-                members.append(int(name))
-    return members
+        return []
+    while True:
+        members, hosts = [], set()
+        for pid in pids:
+            if session_of(pid) in sessions:
+                command, state, _ = process_state(pid)
+                if state not in (b"Z", b"X", None):
+                    members.append(pid)
+                    hosts.update({pid} if command == b"su" else ())
+        begun = {session_of(pid) for pid in pids if hosts and process_state(pid)[2] in hosts}
+        if begun <= sessions | {None}:
+            return members
+        sessions |= begun - {None}
 
 
-def signal_session(leader, number, reaped):
-    """Send a signal to all processes of a session; those that made another are not ours to end."""
-    members = set(session_members(leader))
+def session_of(pid):
+    """Return a process's session; None when it is gone."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def process_state(pid):
+    """Return a process's command name, its state's letter and its parent; Nones when it is gone."""
+    line = contents("/proc/%d/stat" % pid)
+    if not line or b")" not in line:
+        return None, None, None
+    state, parent = line[line.rindex(b")") + 2 :].split()[:2]
+    return line[line.index(b"(") + 1 : line.rindex(b")")], state, int(parent)
+
+
+def signal_sessions(sessions, leader, number, reaped):
+    """Send a signal to all processes of sessions; those that made another are not ours to end."""
+    members = set(session_members(sessions))
     if reaped and leader in members:
         return  # somebody else's by now
     if not members:

@@ -15,7 +15,7 @@ from support.frames import Agent
 from support.skip import cannot_run
 
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-NEWEST = VERSIONS[-1]
+OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]
 
 Start = Callable[..., Agent]
 
@@ -30,6 +30,12 @@ def interpreter(repository: Path, version: str) -> str:
 @pytest.fixture(scope="session", params=VERSIONS)
 def python(request: pytest.FixtureRequest, repository: Path) -> str:
     """Return the path of a Python, of every version in turn."""
+    return interpreter(repository, request.param)
+
+
+@pytest.fixture(scope="session", params=[OLDEST, NEWEST])
+def edge(request: pytest.FixtureRequest, repository: Path) -> str:
+    """Return the path of the oldest Python and of the newest: for what waits."""
     return interpreter(repository, request.param)
 
 
@@ -54,6 +60,12 @@ def start() -> Iterator[Start]:
 def agent(start: Start, python: str) -> Agent:
     """Return an agent, on every Python in turn."""
     return start(python)
+
+
+@pytest.fixture
+def edge_agent(start: Start, edge: str) -> Agent:
+    """Return an agent on the oldest Python and on the newest."""
+    return start(edge)
 
 
 @pytest.fixture

@@ -66,16 +66,16 @@ def test_much_passes_on_every_python(agent: Agent) -> None:
     assert agent.run("cat; cat /dev/null >&2", data).stdout == data
 
 
-def test_without_credit_a_command_waits_and_others_do_not(agent: Agent) -> None:
-    slow = agent.start("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 5")
-    agent.send(END, slow)
+def test_without_credit_a_command_waits_and_others_do_not(edge_agent: Agent) -> None:
+    slow = edge_agent.start("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 5")
+    edge_agent.send(END, slow)
     time.sleep(0.3)
-    assert agent.run("echo other").stdout == b"other\n"
-    assert agent.ping() < 1
-    came = [frame for frame in agent.kept if frame.id == slow and frame.kind == STDOUT]
+    assert edge_agent.run("echo other").stdout == b"other\n"
+    assert edge_agent.ping() < 1
+    came = [frame for frame in edge_agent.kept if frame.id == slow and frame.kind == STDOUT]
     assert sum(len(frame.payload) for frame in came) == WINDOW
     # finish gives credit for what it takes out of those kept, too.
-    result = agent.finish(slow, end=False)
+    result = edge_agent.finish(slow, end=False)
     assert result.exit == {"rc": 5}
     assert (result.stdout, result.stderr) == (bytes(1000000), bytes(1000000))
 
@@ -106,26 +106,26 @@ def test_what_a_command_wrote_before_its_end_waits_for_credit(new_agent: Agent) 
     assert (result.exit, len(result.stdout)) == ({"rc": 4}, size)
 
 
-def test_credit_for_stdin_comes_as_it_is_read(agent: Agent) -> None:
-    number = agent.start("sleep 0.7; cat")
-    agent.frame(STARTED, number)
+def test_credit_for_stdin_comes_as_it_is_read(edge_agent: Agent) -> None:
+    number = edge_agent.start("sleep 0.7; cat")
+    edge_agent.frame(STARTED, number)
     for _ in range(4):
-        agent.send(DATA, number, bytes(WINDOW // 4))
+        edge_agent.send(DATA, number, bytes(WINDOW // 4))
     begun = time.monotonic()
     given = 0
     while given < WINDOW - 2 * PIPE:
-        frame = agent.next_frame()
+        frame = edge_agent.next_frame()
         if frame.kind == CREDIT:
             given += struct.unpack(">I", frame.payload)[0]
             assert given <= PIPE or time.monotonic() - begun > 0.4
-    agent.send(END, number)
-    assert agent.finish(number, end=False).exit == {"rc": 0}
+    edge_agent.send(END, number)
+    assert edge_agent.finish(number, end=False).exit == {"rc": 0}
 
 
-def test_stdin_that_nobody_reads_is_dropped(agent: Agent) -> None:
-    result = agent.run("exec <&-; sleep 0.2; echo fine", bytes(2 * MIB))
+def test_stdin_that_nobody_reads_is_dropped(edge_agent: Agent) -> None:
+    result = edge_agent.run("exec <&-; sleep 0.2; echo fine", bytes(2 * MIB))
     assert (result.exit, result.stdout) == ({"rc": 0}, b"fine\n")
-    assert agent.run("head -c 3", b"abcdef" * MIB).stdout == b"abc"
+    assert edge_agent.run("head -c 3", b"abcdef" * MIB).stdout == b"abc"
 
 
 def test_more_than_the_credit_ends_the_stream(new_agent: Agent) -> None:
@@ -143,13 +143,13 @@ def test_more_than_the_credit_ends_the_stream(new_agent: Agent) -> None:
 
 @pytest.mark.parametrize("keeps_writing", [False, True])
 def test_a_background_process_is_not_waited_for(
-    agent: Agent, tmp_path: Path, keeps_writing: bool
+    edge_agent: Agent, tmp_path: Path, keeps_writing: bool
 ) -> None:
     sign = tmp_path / "sign"
     loop = f"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do {{}}sleep 0.1; done; echo >{sign}"
     loop = loop.format("echo x;" if keeps_writing else "")
     begun = time.monotonic()
-    result = agent.run(f"({loop}; echo late || echo no >{sign}) & echo first; exit 6")
+    result = edge_agent.run(f"({loop}; echo late || echo no >{sign}) & echo first; exit 6")
     seconds = time.monotonic() - begun
     assert result.exit == {"rc": 6}
     assert result.stdout.startswith(b"first\n") or keeps_writing
@@ -161,7 +161,7 @@ def test_a_background_process_is_not_waited_for(
         time.sleep(0.05)
     time.sleep(0.1)
     assert sign.read_text() == "\n"
-    assert agent.run("echo next").stdout == b"next\n"
+    assert edge_agent.run("echo next").stdout == b"next\n"
 
 
 def test_a_shell_is_found_as_the_direct_path_finds_it(agent: Agent) -> None:

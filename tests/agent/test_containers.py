@@ -184,6 +184,20 @@ def test_sudo_carries_it(start: Start, runc: Runc) -> None:
         runc.run("target", "rm /etc/sudoers.d/agent")
 
 
+def test_cancel_ends_what_su_began(inside: Agent, runc: Runc) -> None:
+    """It has a session of its own, and su passes TERM on to one process alone."""
+    number = inside.start("su app -c 'sleep 62 & sh -c \"sleep 63; true\"; true'; true")
+    inside.send(END, number)
+    look = "grep -alse '^sleep.6[23]' /proc/[0-9]*/cmdline || test $? -lt 3"
+    end = time.monotonic() + 10
+    while len(runc.run("target", look).split()) < 2:
+        assert time.monotonic() < end
+    inside.cancel(number)
+    assert inside.finish(number, end=False).exit == {"rc": 143}
+    time.sleep(0.2)
+    assert runc.run("target", look) == b""
+
+
 def test_too_little_memory(start: Start, runc: Runc) -> None:
     def change(config: dict[str, Any]) -> None:
         config["linux"]["resources"]["memory"] = {"limit": 60 * MIB}
