@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, final, type_check_only
 
 __all__ = [
+    "Agents",
     "ConnectionFailed",
     "Error",
     "FileMissing",
@@ -62,6 +63,32 @@ class BecomePrompt(Protocol):
         """Whether a password was wanted that could not be asked for."""
 
 @final
+class Agents:
+    """How sessions get agents: one exec into a container, kept by a broker, that serves many calls.
+
+    `python` is the interpreter (an absolute path) that runs the broker, and `package` the directory
+    from which it imports `ansible_gangway`. An agent stays `persist` seconds after the end of the
+    last process `play` that used it; 0: no agents. With `always` it does not look at how much
+    memory the container has to spare, with `kill_on_disconnect` it ends what it runs when its
+    stream is lost. `interpreter` is the Python in the container to try first, an absolute path.
+    `controller` tells apart who sends modules: ansible-core's version.
+    """
+
+    def __init__(
+        self,
+        *,
+        python: bytes,
+        package: bytes,
+        persist: float = 60.0,
+        always: bool = False,
+        kill_on_disconnect: bool = False,
+        interpreter: bytes | None = None,
+        controller: bytes | None = None,
+        play: int = 0,
+    ) -> None:
+        """Take the settings; nothing is started."""
+
+@final
 class Session:
     """One container, entered through one engine as one user. Made by the functions below.
 
@@ -99,6 +126,21 @@ class Session:
         The text returned, if any, is for the log. Raises FileMissing, ConnectionFailed, Error.
         """
 
+    def path(self) -> str:
+        """Return how the last call went, one line for a log: through an agent, or why not.
+
+        Empty where there is no choice.
+        """
+
+    def warnings(self) -> list[str]:
+        """Return what the user should be told, such as that no broker can be started; once."""
+
+    def reset(self) -> None:
+        """End the agents of this container when what they run has ended.
+
+        Starts nothing, takes no longer than a second, and raises what a signal handler raises.
+        """
+
     def close(self) -> None:
         """Forget the session. Does not wait, and does not raise."""
 
@@ -110,6 +152,7 @@ class Session:
 #   user          user in the container, name or number, with :GROUP if wanted; None: its own
 #   timeout       seconds that a command may take to start, and a become prompt to appear; no more
 #                 than a day
+#   agents        None: every call is an exec of its own
 #   shell         what runs command lines: /bin/sh, or the path of another POSIX shell
 
 def runc(
@@ -123,6 +166,7 @@ def runc(
     working_dir: bytes | None,
     timeout: float,
     shell: bytes,
+    agents: Agents | None = None,
 ) -> Session:
     """Make a session on the runc container with the ID `container`; `root` is runc's `--root`."""
 
@@ -137,6 +181,7 @@ def docker(
     privileged: bool,
     timeout: float,
     shell: bytes,
+    agents: Agents | None = None,
 ) -> Session:
     """Make a session on a container of the daemon that the client would choose here and now."""
 
@@ -150,6 +195,7 @@ def podman(
     working_dir: bytes | None,
     timeout: float,
     shell: bytes,
+    agents: Agents | None = None,
 ) -> Session:
     """Make a session on a container of podman; its detach keys in a stdin arrive whole."""
 
@@ -176,6 +222,7 @@ def kubectl(
     working_dir: bytes | None,
     timeout: float,
     shell: bytes,
+    agents: Agents | None = None,
 ) -> Session:
     """Make a session on a container of a Kubernetes pod.
 

@@ -9,6 +9,7 @@ in which Ansible compiles those files again (its loader keeps no bytecode): 6 ms
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import sys
@@ -20,12 +21,20 @@ from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.connection import ConnectionBase
+from ansible.release import __version__ as core_version
 from ansible.utils.display import Display
 
 from ansible_gangway import _core
 
 T = TypeVar("T")
 display = Display()
+
+# The values of gangway_agent: whether it starts without a look at the memory; None for no agent.
+_AGENT = {
+    **dict.fromkeys(("true", "yes", "on", "1"), False),
+    **dict.fromkeys(("false", "no", "off", "0"), None),
+    "always": True,
+}
 
 
 class ContainerConnection(ConnectionBase):  # type: ignore[misc]
@@ -123,6 +132,30 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
             # _core stops at a day; a number may be too large to become a float at all.
             "timeout": float(min(timeout, sys.maxsize)),
             "shell": _bytes(shell[0], "ansible_shell_executable"),
+            "agents": self._agent_arguments(),
+        }
+
+    def _agent_arguments(self) -> dict[str, Any] | None:
+        """Return the arguments of _core.Agents; None where every step is an exec of its own."""
+        agent = self.text_option("gangway_agent").lower()
+        if agent not in _AGENT:
+            raise AnsibleError(
+                f"{self.target()}: gangway_agent is {agent!r}: set it to true, false or always"
+            )
+        persist = float(self.get_option("gangway_persist"))
+        if _AGENT[agent] is None or not persist > 0:
+            return None
+        interpreter = self.bytes_option("gangway_interpreter") or b""
+        play = multiprocessing.parent_process()  # a worker's is ansible-playbook
+        return {
+            "python": os.fsencode(sys.executable),
+            "package": os.fsencode(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            "persist": persist,
+            "always": _AGENT[agent],
+            "kill_on_disconnect": bool(self.get_option("gangway_kill_on_disconnect")),
+            "interpreter": interpreter if interpreter.startswith(b"/") else None,
+            "controller": core_version.encode(),
+            "play": play.pid if play else os.getpid(),
         }
 
     # Ansible's contract.
@@ -150,7 +183,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
             become = BecomePrompt(self.become, self._play_context)
         command = _bytes(cmd, "the command")
         stdin = None if in_data is None else _bytes(in_data, "what the command reads")
-        result = _call(self._open_session().exec_command, command, stdin, become)
+        result: tuple[int, bytes, bytes] = self._on_session("exec_command", command, stdin, become)
         if result[0] != 0:
             self._explain_no_temporary_directory(cmd, in_data, sudoable, result)
         return result
@@ -159,18 +192,20 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         """Copy a local file into the container."""
         super().put_file(in_path, out_path)
         self._vvv(f"PUT {_text(in_path)} TO {_text(out_path)}")
-        put = self._open_session().put_file
-        self._note(_call(put, _local_path(in_path), _container_path(out_path)))
+        self._note(self._on_session("put_file", _local_path(in_path), _container_path(out_path)))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file of the container to a local path."""
         super().fetch_file(in_path, out_path)
         self._vvv(f"FETCH {_text(in_path)} TO {_text(out_path)}")
-        fetch = self._open_session().fetch_file
-        self._note(_call(fetch, _container_path(in_path), _local_path(out_path)))
+        self._note(self._on_session("fetch_file", _container_path(in_path), _local_path(out_path)))
 
     def reset(self) -> None:
-        """Forget the session; the next call opens another."""
+        """End the container's agents and forget the session; the next call opens others."""
+        try:
+            self._open_session().reset()
+        except AnsibleError as exc:
+            self._vvv(f"RESET without effect: {exc}")
         self.close()
 
     def close(self) -> None:
@@ -196,10 +231,22 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
             self.close()
             self.log_established()
             engine: Callable[..., _core.Session] = getattr(_core, self.transport)
-            self._session = _call(engine, **arguments)
+            agents = arguments["agents"] and _core.Agents(**arguments["agents"])
+            self._session = _call(engine, **{**arguments, "agents": agents})
             self._session_arguments = arguments
         self._connected = True
         return self._session
+
+    def _on_session(self, name: str, *args: Any) -> Any:
+        """Call a method of the session; log the way it took."""
+        session = self._open_session()
+        try:
+            return _call(getattr(session, name), *args)
+        finally:
+            if path := session.path():
+                self._vvv(f"VIA {path}")
+            for warning in session.warnings():
+                display.warning(warning)
 
     def _check_version(self) -> None:
         """Refuse a plugin file of another version: its options need not be those read here."""

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -80,6 +80,40 @@ impl BecomePlugin for PyBecome {
 
 /// See `_core.pyi`.
 #[pyclass(frozen)]
+struct Agents(session::Agents);
+
+#[pymethods]
+impl Agents {
+    #[new]
+    #[pyo3(signature = (*, python, package, persist=60.0, always=false, kill_on_disconnect=false, interpreter=None, controller=None, play=0))]
+    #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
+    fn new(
+        py: Python<'_>,
+        python: &[u8],
+        package: &[u8],
+        persist: f64,
+        always: bool,
+        kill_on_disconnect: bool,
+        interpreter: Option<Bytes>,
+        controller: Option<Bytes>,
+        play: u32,
+    ) -> PyResult<Self> {
+        Ok(Self(session::Agents {
+            python: path(python).to_owned(),
+            package: path(package).to_owned(),
+            build: py.import("ansible_gangway._core")?.getattr("__file__")?.extract()?,
+            persist: if persist > 0.0 { persist.min(LONGEST_TIMEOUT) } else { 0.0 },
+            always,
+            kill_on_disconnect,
+            interpreter,
+            controller: controller.unwrap_or_default(),
+            play,
+        }))
+    }
+}
+
+/// See `_core.pyi`.
+#[pyclass(frozen)]
 struct Session(Mutex<session::Session>);
 
 fn path(bytes: &[u8]) -> &Path {
@@ -87,10 +121,14 @@ fn path(bytes: &[u8]) -> &Path {
 }
 
 impl Session {
-    fn new(engine: Engine, shell: Bytes, timeout: f64) -> PyResult<Self> {
+    fn new(engine: Engine, shell: Bytes, timeout: f64, agents: Option<session::Agents>) -> PyResult<Self> {
         let timeout = Duration::try_from_secs_f64(timeout.min(LONGEST_TIMEOUT))
             .map_err(|error| exceptions::Error::new_err(format!("timeout {timeout}: {error}")))?;
-        Ok(Self(Mutex::new(session::Session::new(engine, shell, timeout))))
+        Ok(Self(Mutex::new(session::Session::new(engine, shell, timeout, agents))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, session::Session> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `work` without the GIL; Python code may run only in `Signals` and `PyBecome`.
@@ -100,10 +138,7 @@ impl Session {
         work: impl FnOnce(&mut session::Session, &mut Signals) -> Result<T> + Send,
     ) -> PyResult<T> {
         let mut signals = Signals::listen(py);
-        let result = py.detach(|| {
-            let mut session = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            work(&mut session, &mut signals)
-        });
+        let result = py.detach(|| work(&mut self.lock(), &mut signals));
         let raised = signals.end(py, matches!(result, Err(Error::Interrupted)));
         result.map_err(|error| to_python(&error, raised))
     }
@@ -142,8 +177,21 @@ impl Session {
         self.run(py, |session, signals| session.fetch_file(in_path, path(out_path), signals))
     }
 
-    #[expect(clippy::unused_self, reason = "the direct path holds nothing between calls")]
-    fn close(&self) {}
+    fn path(&self) -> String {
+        self.lock().path()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.lock().warnings()
+    }
+
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        self.run(py, |session, signals| session.reset(signals))
+    }
+
+    fn close(&self) {
+        self.lock().close();
+    }
 }
 
 fn ready(
@@ -153,11 +201,12 @@ fn ready(
     option: &'static str,
     name: &[u8],
     env: &Env,
+    agents: Option<&Bound<'_, Agents>>,
 ) -> PyResult<Session> {
     let target = engine.target();
     let checked = engine::check_name(&target, option, name).and_then(|()| engine::check_env(&target, env));
     checked.map_err(|error| to_python(&error, None))?;
-    Session::new(engine, shell, timeout)
+    Session::new(engine, shell, timeout, agents.map(|agents| agents.get().0.clone()))
 }
 
 fn words(target: &str, option: &'static str, line: &[u8]) -> PyResult<Vec<Bytes>> {
@@ -165,7 +214,7 @@ fn words(target: &str, option: &'static str, line: &[u8]) -> PyResult<Vec<Bytes>
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, container, executable, root, extra_args, user, env, working_dir, timeout, shell))]
+#[pyo3(signature = (*, container, executable, root, extra_args, user, env, working_dir, timeout, shell, agents=None))]
 #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
 fn runc(
     container: Bytes,
@@ -177,15 +226,16 @@ fn runc(
     working_dir: Option<Bytes>,
     timeout: f64,
     shell: Bytes,
+    agents: Option<&Bound<'_, Agents>>,
 ) -> PyResult<Session> {
     let mut runc = Runc { container, executable, root, user, env, working_dir, ..Runc::default() };
     runc.extra_args = words(&Engine::Runc(runc.clone()).target(), "runc_extra_args", extra_args)?;
     let (name, env) = (runc.container.clone(), runc.env.clone());
-    ready(Engine::Runc(runc), shell, timeout, "remote_addr", &name, &env)
+    ready(Engine::Runc(runc), shell, timeout, "remote_addr", &name, &env, agents)
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, privileged, timeout, shell))]
+#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, privileged, timeout, shell, agents=None))]
 #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
 fn docker(
     container: Bytes,
@@ -197,16 +247,17 @@ fn docker(
     privileged: bool,
     timeout: f64,
     shell: Bytes,
+    agents: Option<&Bound<'_, Agents>>,
 ) -> PyResult<Session> {
     let mut docker =
         Docker { container, executable, user, env, working_dir, privileged, ..Docker::default() };
     docker.extra_args = words(&Engine::Docker(docker.clone()).target(), "docker_extra_args", extra_args)?;
     let (name, env) = (docker.container.clone(), docker.env.clone());
-    ready(Engine::Docker(docker), shell, timeout, "remote_addr", &name, &env)
+    ready(Engine::Docker(docker), shell, timeout, "remote_addr", &name, &env, agents)
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, timeout, shell))]
+#[pyo3(signature = (*, container, executable, extra_args, user, env, working_dir, timeout, shell, agents=None))]
 #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
 fn podman(
     container: Bytes,
@@ -217,16 +268,17 @@ fn podman(
     working_dir: Option<Bytes>,
     timeout: f64,
     shell: Bytes,
+    agents: Option<&Bound<'_, Agents>>,
 ) -> PyResult<Session> {
     let mut podman = Podman { container, executable, user, env, working_dir, ..Podman::default() };
     podman.extra_args = words(&Engine::Podman(podman.clone()).target(), "podman_extra_args", extra_args)?;
     let (name, env) = (podman.container.clone(), podman.env.clone());
-    ready(Engine::Podman(podman), shell, timeout, "remote_addr", &name, &env)
+    ready(Engine::Podman(podman), shell, timeout, "remote_addr", &name, &env, agents)
 }
 
 #[pyfunction]
 #[pyo3(signature = (*, pod, container, namespace, kubeconfig, kubeconfig_content, context, server, username, password, token, client_cert,
-    client_key, ca_cert, validate_certs, executable, extra_args, local_env, env, working_dir, timeout, shell))]
+    client_key, ca_cert, validate_certs, executable, extra_args, local_env, env, working_dir, timeout, shell, agents=None))]
 #[expect(clippy::too_many_arguments, reason = "one keyword per option")]
 fn kubectl(
     pod: Bytes,
@@ -250,6 +302,7 @@ fn kubectl(
     working_dir: Option<Bytes>,
     timeout: f64,
     shell: Bytes,
+    agents: Option<&Bound<'_, Agents>>,
 ) -> PyResult<Session> {
     let mut kubectl = Kubectl {
         pod,
@@ -275,7 +328,7 @@ fn kubectl(
     };
     kubectl.extra_args = words(&Engine::Kubectl(kubectl.clone()).target(), "kubectl_extra_args", extra_args)?;
     let (name, env) = (kubectl.pod.clone(), kubectl.env.clone());
-    ready(Engine::Kubectl(kubectl), shell, timeout, "kubectl_pod", &name, &env)
+    ready(Engine::Kubectl(kubectl), shell, timeout, "kubectl_pod", &name, &env, agents)
 }
 
 fn default_kubeconfig() -> Option<OsString> {
@@ -293,6 +346,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Error", py.get_type::<exceptions::Error>())?;
     module.add("ConnectionFailed", py.get_type::<ConnectionFailed>())?;
     module.add("FileMissing", py.get_type::<FileMissing>())?;
+    module.add_class::<Agents>()?;
     module.add_class::<Session>()?;
     module.add_function(wrap_pyfunction!(runc, module)?)?;
     module.add_function(wrap_pyfunction!(docker, module)?)?;

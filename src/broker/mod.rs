@@ -25,6 +25,7 @@
 //! answer its own requests and nothing else.
 
 mod agents;
+pub mod client;
 pub mod connect;
 pub mod control_path;
 pub mod daemon;

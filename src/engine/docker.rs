@@ -11,7 +11,7 @@ use crate::transport::cli::CommandLine;
 const OWN_VARIABLES: &[&str] = &["DOCKER_", "LD_", "PATH", "HOME"];
 
 /// A container of a docker daemon, by name or id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Docker {
     /// Name or id.
     pub container: Vec<u8>,

@@ -17,7 +17,7 @@ use crate::transport::cli::CommandLine;
 const USER_ENTRY: &str = "gangway";
 
 /// A container of a pod, and how its API server is reached. Empty options are `None`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Kubectl {
     /// A pod, or `TYPE/NAME` of a workload, which [`crate::session`] resolves once.
     pub pod: Vec<u8>,

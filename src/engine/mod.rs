@@ -27,7 +27,7 @@ use crate::transport::cli::CommandLine;
 pub type Env = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One container, named through one engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 #[expect(clippy::large_enum_variant, reason = "a session has one")]
 pub enum Engine {
     /// `runc exec` and runtimes with the same command line.

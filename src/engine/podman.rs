@@ -20,7 +20,7 @@ const DETACH_KEYS: &str =
     "--detach-keys=ctrl-_,ctrl-^,ctrl-@,ctrl-],ctrl-_,ctrl-@,ctrl-^,ctrl-_,ctrl-],ctrl-@,ctrl-^,ctrl-_";
 
 /// A container of podman, by name or id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Podman {
     /// Name or id.
     pub container: Vec<u8>,

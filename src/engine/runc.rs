@@ -13,7 +13,7 @@ use crate::error::{Error, Result, said, shown};
 use crate::transport::cli::CommandLine;
 
 /// A container of runc, by its full id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Runc {
     /// The container's id.
     pub container: Vec<u8>,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::become_prompt::{BecomePlugin, BecomePrompt, Step};
+use super::become_prompt::BecomePlugin;
+use super::escalation::{Answer, Escalation};
 use super::script::Script;
 use super::{CommandResult, Session, resolve};
 use crate::engine::{Engine, Kubectl, Refusal, Runc};
@@ -15,18 +16,14 @@ use crate::transport::{Interrupt, Uninterrupted};
 /// holds stdout would keep it for ever; nothing it could still say matters.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a refused escalation may still turn out to be the command's own words: its stderr can overtake the success marker,
-/// which is on stdout.
-const OVERTAKING: Duration = Duration::from_millis(300);
-
 /// More output than any task can use. It has to be held in memory, and a container may write for ever.
-const MOST_OUTPUT: usize = 4 << 30;
+pub(super) const MOST_OUTPUT: usize = 4 << 30;
 
 /// What a container, or the engine's client, may write where only marks and parts of a file are expected.
-const MOST_WORDS: usize = 1 << 20;
+pub(super) const MOST_WORDS: usize = 1 << 20;
 
 /// The longest an interrupted call spends on ending the command in the container.
-const KILL_TIME: Duration = Duration::from_millis(900);
+pub(super) const KILL_TIME: Duration = Duration::from_millis(900);
 
 /// An exec whose script runs in the container, with what it has written so far.
 #[derive(Debug)]
@@ -124,20 +121,12 @@ impl Running<'_> {
         interrupt.check().inspect_err(|_| self.kill(session))?;
         let log = self.line.held.first().filter(|_| matches!(session.engine, Engine::Runc(_)));
         let log = log.and_then(|log| log.contents(1 << 20).ok()).unwrap_or_default();
-        if let Some(error) = self.marked_failure(session) {
+        if let Some(error) = marked_failure(session, &self.script, &self.stderr) {
             return Err(error);
         }
         if self.started.is_none() {
             let refusal = Refusal { code, stdout: &self.stdout, stderr: &self.stderr, log: &log };
-            let error = session.engine.refusal(&refusal);
-            // The engine's text knows only "not running"; created, exited and dead want different remedies.
-            if matches!(error, Error::NotRunning { .. })
-                && let Ok(Some(state)) = resolve::state(&session.engine, session.timeout, interrupt)
-                && state != "running"
-            {
-                return Err(session.engine.not_running(&state));
-            }
-            return Err(error);
+            return Err(refused(session, &refusal, interrupt));
         }
         let lost = |said: String| Error::OutcomeUnknown { target: session.target(), said };
         match resolve::state(&session.engine, session.timeout, interrupt) {
@@ -151,28 +140,7 @@ impl Running<'_> {
         }
     }
 
-    /// The script could not run the command at all, and said so.
-    fn marked_failure(&self, session: &Session) -> Option<Error> {
-        let target = session.target();
-        if let Some((_, _, text)) = self.script.find(&self.stderr, b"d", 0) {
-            let dir = session.engine.prelude().working_dir.map(shown).unwrap_or_default();
-            return Some(Error::WorkingDir { target, dir, said: said(text.as_bytes()) });
-        }
-        if self.script.find(&self.stderr, b"v", 0).is_some() {
-            let reason =
-                "the container's shell cannot set one of the variables, which it uses itself".to_owned();
-            return Some(Error::Option { target, option: "extra_env", reason });
-        }
-        self.script.find(&self.stderr, b"n", 0)?;
-        Some(Error::NoShell {
-            target,
-            shell: shown(&session.shell),
-            said: "it is not in the container".to_owned(),
-        })
-    }
-
-    /// Ends the command in the container, as far as that can be done in a moment. The engines' clients do not: the command of a
-    /// killed `docker exec` goes on.
+    /// Ends the command in the container, as far as that can be done in a moment.
     pub(super) fn kill(&mut self, session: &Session) {
         // Whoever interrupts waits for us: no second interruption is looked at within this bound.
         let until = Instant::now() + KILL_TIME;
@@ -186,15 +154,13 @@ impl Running<'_> {
                 Ok(Event::Ended(_) | Event::Deadline) | Err(_) => return,
             }
         }
-        let (Some(pid), Ok(nonce)) = (self.started, sys::nonce()) else { return };
+        let Some(pid) = self.started else { return };
         // What sudo started for another user is root's to end. A root without CAP_KILL fails at once, then the user ends what is its
         // own. Not the other way round: docker lets a second exec wait for seconds when the command's shell has ended and others
         // of its processes have not.
-        for engine in [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten() {
-            let Ok(line) = engine.exec(&Script::kill(&nonce, pid).command, false) else { continue };
-            let left = until.saturating_duration_since(Instant::now());
-            set_off(&line, left);
-        }
+        let engines: Vec<Engine> =
+            [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten().collect();
+        kill(&engines, pid, until);
     }
 
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
@@ -207,6 +173,49 @@ impl Running<'_> {
 
     pub(super) fn has_started(&self) -> bool {
         self.started.is_some()
+    }
+}
+
+/// The script could not run the command at all, and said so.
+pub(super) fn marked_failure(session: &Session, script: &Script, stderr: &[u8]) -> Option<Error> {
+    let target = session.target();
+    if let Some((_, _, text)) = script.find(stderr, b"d", 0) {
+        let dir = session.engine.prelude().working_dir.map(shown).unwrap_or_default();
+        return Some(Error::WorkingDir { target, dir, said: said(text.as_bytes()) });
+    }
+    if script.find(stderr, b"v", 0).is_some() {
+        let reason = "the container's shell cannot set one of the variables, which it uses itself".to_owned();
+        return Some(Error::Option { target, option: "extra_env", reason });
+    }
+    script.find(stderr, b"n", 0)?;
+    Some(Error::NoShell {
+        target,
+        shell: shown(&session.shell),
+        said: "it is not in the container".to_owned(),
+    })
+}
+
+/// Why the engine did not start the script.
+pub(super) fn refused(session: &Session, refusal: &Refusal<'_>, interrupt: &mut dyn Interrupt) -> Error {
+    let error = session.engine.refusal(refusal);
+    // The engine's text knows only "not running"; created, exited and dead want different remedies.
+    if matches!(error, Error::NotRunning { .. })
+        && let Ok(Some(state)) = resolve::state(&session.engine, session.timeout, interrupt)
+        && state != "running"
+    {
+        return session.engine.not_running(&state);
+    }
+    error
+}
+
+/// Ends the command whose shell has the process id `pid` in the container, at most until `until`. The engines' clients do not: the
+/// command of a killed `docker exec` goes on.
+pub(super) fn kill(engines: &[Engine], pid: u32, until: Instant) {
+    let Ok(nonce) = sys::nonce() else { return };
+    for engine in engines {
+        let Ok(line) = engine.exec(&Script::kill(&nonce, pid).command, false) else { continue };
+        let left = until.saturating_duration_since(Instant::now());
+        set_off(&line, left);
     }
 }
 
@@ -228,7 +237,7 @@ pub(super) fn exec_command(
     session: &Session,
     command: &[u8],
     stdin: Option<&[u8]>,
-    mut become_plugin: Option<&mut dyn BecomePlugin>,
+    become_plugin: Option<&mut dyn BecomePlugin>,
     interrupt: &mut dyn Interrupt,
 ) -> Result<CommandResult> {
     let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
@@ -240,37 +249,23 @@ pub(super) fn exec_command(
         Running::spawn(session, script, if needs_input { Input::Stream } else { Input::Nothing })?;
     running.most_output = MOST_OUTPUT;
     running.stream.send(first);
-    let mut prompt = become_plugin.as_deref().map(BecomePrompt::new);
-    if prompt.is_none() {
+    let mut escalation = Escalation::new(become_plugin, session.timeout);
+    if escalation.done() {
         running.stream.send(stdin);
         running.stream.finish_input();
     }
     let mut ends = Ends::default();
-    let (mut deadline, mut refused) = (None, None);
     while !ends.both() {
-        match running.next(session, deadline, interrupt)? {
-            Happened::Started if prompt.is_some() => {
-                deadline = Some(Instant::now() + session.timeout);
-            }
-            Happened::Started | Happened::Output => {}
+        match running.next(session, escalation.deadline(), interrupt)? {
+            Happened::Started => escalation.started(),
+            Happened::Output => {}
             Happened::Deadline => {
                 running.kill(session);
-                if let Some(refused) = refused {
-                    return Err(refused);
-                }
-                let method = become_plugin.as_deref().map(BecomePlugin::name).unwrap_or_default();
-                let text = [running.stdout.as_slice(), &running.stderr].concat();
-                let seconds = session.timeout.as_secs_f64();
-                return Err(Error::BecomeTimeout {
-                    target: session.target(),
-                    method,
-                    seconds,
-                    said: said(&text),
-                });
+                return Err(escalation.timed_out(session.target(), [&running.stdout, &running.stderr]));
             }
             Happened::Ended(code) => {
                 let rc = running.without_mark(session, code, interrupt)?;
-                if let Some(refused) = refused {
+                if let Some(refused) = escalation.refused() {
                     return Err(refused);
                 }
                 if matches!(session.engine, Engine::Kubectl(_)) {
@@ -282,34 +277,18 @@ pub(super) fn exec_command(
         if !running.has_started() {
             continue;
         }
-        if let (Some(state), Some(plugin)) =
-            (prompt.as_mut().filter(|state| state.is_waiting()), become_plugin.as_deref_mut())
-        {
-            let step = state.advance(plugin, [&mut running.stdout, &mut running.stderr]);
-            let step = step.inspect_err(|_| running.kill(session))?;
-            match step {
-                Step::Wait => {}
-                Step::Send(password) => running.stream.send(password),
-                Step::Incorrect | Step::Missing => {
-                    let method = plugin.name();
-                    if refused.is_none() {
-                        deadline = Some(Instant::now() + OVERTAKING);
-                        refused = Some(match step {
-                            Step::Missing => Error::BecomeMissing { method },
-                            _ => Error::BecomeIncorrect { method },
-                        });
-                    }
-                }
-                Step::Go => {
-                    (deadline, refused) = (None, None);
-                    running.stream.send(stdin);
-                    running.stream.finish_input();
-                }
+        let answer = escalation.advance([&mut running.stdout, &mut running.stderr]);
+        match answer.inspect_err(|_| running.kill(session))? {
+            Answer::Nothing => {}
+            Answer::Password(password) => running.stream.send(password),
+            Answer::Stdin => {
+                running.stream.send(stdin);
+                running.stream.finish_input();
             }
         }
         ends.look(&running);
     }
-    if let Some(refused) = refused {
+    if let Some(refused) = escalation.refused() {
         return Err(refused);
     }
     let (Some((out, rc)), Some((err, _))) = (ends.stdout, ends.stderr) else {

@@ -109,14 +109,14 @@ impl Announced {
 
 /// The local file: a temporary name beside it, renamed when whole. Dropped before that, the temporary file goes and an
 /// older file stays as it was.
-struct Destination {
+pub(super) struct Destination {
     path: PathBuf,
     temporary: Option<PathBuf>,
     file: File,
 }
 
 impl Destination {
-    fn create(path: &Path, nonce: &str) -> Result<Self> {
+    pub(super) fn create(path: &Path, nonce: &str) -> Result<Self> {
         // As `open` for writing would: a link is followed, something that is not a regular file is written as it is.
         let path = if path.is_symlink() {
             path.canonicalize().unwrap_or_else(|_| path.to_owned())
@@ -146,7 +146,7 @@ impl Destination {
     }
 
     /// Refuses a length that cannot fit: the container may say anything, and a full disk harms everybody.
-    fn check_room(&self, length: u64) -> Result<()> {
+    pub(super) fn check_room(&self, length: u64) -> Result<()> {
         let free = local(&self.path, sys::free_bytes(&self.file))?;
         if self.temporary.is_none() || length <= free {
             return Ok(());
@@ -155,11 +155,11 @@ impl Destination {
         Err(Error::Local { path: self.path.clone(), source })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         local(&self.path, self.file.write_all(bytes))
     }
 
-    fn keep(&mut self) -> Result<()> {
+    pub(super) fn keep(&mut self) -> Result<()> {
         if let Some(temporary) = &self.temporary {
             local(&self.path, std::fs::rename(temporary, &self.path))?;
             self.temporary = None;

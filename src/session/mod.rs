@@ -1,10 +1,18 @@
 //! A session: `exec_command`, `put_file`, `fetch_file` on one target.
 //!
-//! Today every session is [`direct`]: one exec of the engine per call.
+//! Each call goes through an agent that the broker keeps ([`agent`]), or is [`direct`], one exec of the engine: where agents are not
+//! wanted, where the container has no Python for one, and for large files. The results are the same.
 
+mod agent;
 pub mod become_prompt;
+mod boot;
 mod direct;
+mod escalation;
 mod fetch;
+mod key;
+mod line;
+mod open;
+mod parts;
 mod put;
 mod resolve;
 pub mod script;
@@ -13,10 +21,15 @@ pub mod sum;
 use std::path::Path;
 use std::time::Duration;
 
+pub use agent::Agents;
+
+use crate::broker::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, Result, one_line, shown};
 use crate::transport::Interrupt;
+use agent::Way;
 use become_prompt::BecomePlugin;
+use key::Place;
 use sum::SumKind;
 
 /// What a command gave back.
@@ -39,12 +52,40 @@ pub struct Session {
     resolved: bool,
     /// How this container sums a file, as far as is known.
     sums_by: SumKind,
+    /// `None`: every call is direct.
+    agents: Option<Agents>,
+    client: Option<Client>,
+    no_broker: bool,
+    /// Where an engine's client would start.
+    place: Place,
+    /// Of the engine as it was named, and of the place.
+    identity: [u8; 32],
+    path: String,
+    warnings: Vec<String>,
 }
+
+/// How long [`Session::reset`] may take.
+const RESET: Duration = Duration::from_millis(800);
 
 impl Session {
     /// `shell` runs the command lines; `timeout` bounds the start of a command and a password prompt.
-    pub fn new(engine: Engine, shell: Vec<u8>, timeout: Duration) -> Self {
-        Self { engine, shell, timeout, resolved: false, sums_by: SumKind::Cksum }
+    pub fn new(engine: Engine, shell: Vec<u8>, timeout: Duration, agents: Option<Agents>) -> Self {
+        let place = Place::here();
+        let identity = key::identity(&engine, &place);
+        Self {
+            engine,
+            shell,
+            timeout,
+            resolved: false,
+            sums_by: SumKind::Cksum,
+            agents: agents.filter(|agents| agents.persist > 0.0),
+            client: None,
+            no_broker: false,
+            place,
+            identity,
+            path: String::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Runs a shell command line. `stdin` is sent whole and then closed; `None` is an empty stdin.
@@ -52,9 +93,17 @@ impl Session {
         &mut self,
         command: &[u8],
         stdin: Option<&[u8]>,
-        become_plugin: Option<&mut dyn BecomePlugin>,
+        mut become_plugin: Option<&mut dyn BecomePlugin>,
         interrupt: &mut dyn Interrupt,
     ) -> Result<CommandResult> {
+        if let Some(agents) = self.agents() {
+            let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+            let stdin = stdin.unwrap_or_default();
+            match agent::exec_command(self, &agents, command, stdin, plugin, interrupt)? {
+                Way::Done(result) => return Ok(result),
+                Way::Direct(reason) => self.path = format!("direct: {reason}"),
+            }
+        }
         self.resolve(interrupt)?;
         direct::exec_command(self, command, stdin, become_plugin, interrupt)
     }
@@ -68,6 +117,12 @@ impl Session {
         remote: &[u8],
         interrupt: &mut dyn Interrupt,
     ) -> Result<Option<String>> {
+        if let Some(agents) = self.agents() {
+            match agent::put_file(self, &agents, local, remote, interrupt)? {
+                Way::Done(note) => return Ok(note.map(|note| one_line(&note))),
+                Way::Direct(reason) => self.path = format!("direct: {reason}"),
+            }
+        }
         self.resolve(interrupt)?;
         self.summing(|session| put::put_file(session, local, remote, interrupt))
     }
@@ -81,8 +136,49 @@ impl Session {
         local: &Path,
         interrupt: &mut dyn Interrupt,
     ) -> Result<Option<String>> {
+        if let Some(agents) = self.agents() {
+            match agent::fetch_file(self, &agents, remote, local, interrupt)? {
+                Way::Done(note) => return Ok(note.map(|note| one_line(&note))),
+                Way::Direct(reason) => self.path = format!("direct: {reason}"),
+            }
+        }
         self.resolve(interrupt)?;
         self.summing(|session| fetch::fetch_file(session, remote, local, interrupt))
+    }
+
+    /// The way that the last call took, for a log: one line, empty when there is no choice.
+    pub fn path(&self) -> String {
+        one_line(&self.path)
+    }
+
+    /// What the user should be told once; each is returned once.
+    pub fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Ends the target's agents when their requests have ended. It starts nothing, and what goes wrong is nobody's concern.
+    pub fn reset(&mut self, interrupt: &mut dyn Interrupt) -> Result<()> {
+        self.close();
+        match &self.agents {
+            Some(agents) => match agent::reset(self, agents, RESET, interrupt) {
+                Err(Error::Interrupted) => Err(Error::Interrupted),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the connection to the broker back.
+    pub fn close(&mut self) {
+        self.client = None;
+    }
+
+    fn agents(&self) -> Option<Agents> {
+        self.agents.clone().filter(|_| !self.no_broker)
+    }
+
+    fn warn(&mut self, sentence: String) {
+        self.warnings.push(sentence);
     }
 
     fn resolve(&mut self, interrupt: &mut dyn Interrupt) -> Result<()> {

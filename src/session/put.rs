@@ -47,7 +47,7 @@ pub(super) fn put_file(
             }
             Happened::Ended(code) => {
                 running.without_mark(session, code, interrupt)?;
-                return Err(failed(session, remote, "failed: the engine's client ended early"));
+                return Err(failed(session.target(), remote, "failed: the engine's client ended early"));
             }
         }
         if let Some((_, _, text)) = running.script.find(&running.stdout, b"", 0) {
@@ -61,13 +61,13 @@ pub(super) fn put_file(
                 _ if text.starts_with("ok, ") || text.starts_with("in place: ") => {
                     Ok(Transferred::Whole(Some(note())))
                 }
-                _ => Err(failed(session, remote, &text)),
+                _ => Err(failed(session.target(), remote, &text)),
             };
         }
     }
 }
 
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Error::LocalMissing { path: path.to_owned() });
@@ -102,8 +102,8 @@ fn sum_of(file: &mut File, path: &Path, kind: SumKind, interrupt: &mut dyn Inter
     Ok(sum)
 }
 
-fn failed(session: &Session, remote: &[u8], text: &str) -> Error {
-    let (target, path) = (session.target(), shown(remote));
+pub(super) fn failed(target: String, remote: &[u8], text: &str) -> Error {
+    let path = shown(remote);
     match text.strip_prefix("broken: ") {
         Some(reason) => Error::PutInPlace { target, path, said: said(reason.as_bytes()) },
         None => Error::Put { target, path, said: said(text.trim_start_matches("failed: ").as_bytes()) },

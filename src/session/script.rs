@@ -57,6 +57,16 @@ impl Script {
     ///
     /// `env` of the prelude is read from stdin as one line of shell code: values never stand on a command line.
     pub fn exec(nonce: &str, shell: &[u8], command: &[u8], prelude: Prelude<'_>) -> Self {
+        let program = r#"(exec "$1" -c "$2" 2>&3 3>&-);r=$?;printf '\036%s e%d\036' "$0" "$r";printf '\036%s e%d\036' "$0" "$r" >&3;exit "$r""#;
+        Self::prepared(nonce, shell, command, prelude, program)
+    }
+
+    /// Becomes `shell -c line`, which starts an agent: that one reports for itself.
+    pub fn agent(nonce: &str, shell: &[u8], line: &[u8], prelude: Prelude<'_>) -> Self {
+        Self::prepared(nonce, shell, line, prelude, r#"exec "$1" -c "$2" 2>&3 3>&-"#)
+    }
+
+    fn prepared(nonce: &str, shell: &[u8], command: &[u8], prelude: Prelude<'_>, last: &str) -> Self {
         let mut program = String::new();
         if prelude.env.is_some() {
             // A shell that cannot set a variable ends at once, so one that is not needed tries first. What it says may show the value.
@@ -70,8 +80,7 @@ impl Script {
         if shell != b"/bin/sh" {
             program += r#"command -v "$1" >/dev/null||{ printf '\036%s n\036' "$0" >&3;exit 127;};"#;
         }
-        program += r#"(exec "$1" -c "$2" 2>&3 3>&-);r=$?;"#;
-        program += r#"printf '\036%s e%d\036' "$0" "$r";printf '\036%s e%d\036' "$0" "$r" >&3;exit "$r""#;
+        program += last;
         let mut arguments = vec![shell, command];
         arguments.extend(prelude.working_dir);
         let mut script = Self::new(nonce, &program, &arguments);

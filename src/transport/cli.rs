@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -106,18 +106,7 @@ impl<'a> ExecStream<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| {
-                let (target, executable) = (target.to_owned(), executable.to_string_lossy().into_owned());
-                match source.kind() {
-                    ErrorKind::NotFound => Error::EngineMissing { target, engine, executable },
-                    ErrorKind::ArgumentListTooLong => Error::Option {
-                        target,
-                        option: "the command",
-                        reason: "it is longer than the system allows one argument to be; use the script or copy module".to_owned(),
-                    },
-                    _ => Error::Spawn { target, executable, source },
-                }
-            })?;
+            .map_err(|source| spawn_error(target, engine, executable, source))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut stream = Self {
             target: target.to_owned(),
@@ -278,6 +267,21 @@ impl Drop for ExecStream<'_> {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+/// Why the client `executable` could not be started.
+pub fn spawn_error(target: &str, engine: &'static str, executable: &OsStr, source: io::Error) -> Error {
+    let (target, executable) = (target.to_owned(), executable.to_string_lossy().into_owned());
+    match source.kind() {
+        ErrorKind::NotFound => Error::EngineMissing { target, engine, executable },
+        ErrorKind::ArgumentListTooLong => Error::Option {
+            target,
+            option: "the command",
+            reason: "it is longer than the system allows one argument to be; use the script or copy module"
+                .to_owned(),
+        },
+        _ => Error::Spawn { target, executable, source },
     }
 }
 

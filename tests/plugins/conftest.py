@@ -26,6 +26,8 @@ class RecordingSession:
         self.calls: list[tuple[Any, ...]] = []
         self.answer: Any = (0, b"", b"")
         self.closed = False
+        self.way = ""
+        self.said: list[str] = []
 
     def _call(self, *call: Any) -> Any:
         self.calls.append(call)
@@ -44,6 +46,19 @@ class RecordingSession:
     def fetch_file(self, in_path: bytes, out_path: bytes) -> Any:
         """Record a call of fetch_file."""
         return self._call("fetch", in_path, out_path)
+
+    def path(self) -> str:
+        """Return the way that the last call took."""
+        return self.way
+
+    def warnings(self) -> list[str]:
+        """Return what is to be said, once."""
+        said, self.said = self.said, []
+        return said
+
+    def reset(self) -> None:
+        """Record a call of reset."""
+        self.calls.append(("reset",))
 
     def close(self) -> None:
         """Record that it was closed."""
@@ -64,6 +79,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[RecordingSession]:
         Error=_core.Error,
         ConnectionFailed=_core.ConnectionFailed,
         FileMissing=_core.FileMissing,
+        Agents=dict,
         **dict.fromkeys(ENGINES, open_session),
     )
     monkeypatch.setattr(ansible_gangway.connection, "_core", core)

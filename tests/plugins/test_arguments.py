@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import ansible.release
 import pytest
 from ansible.errors import AnsibleError
 
+import ansible_gangway
 from plugins.conftest import RecordingSession
 from plugins.loading import ENGINES, connection, set_options
 
 pytestmark = pytest.mark.plays
 
+AGENTS: dict[str, Any] = {
+    "python": os.fsencode(sys.executable),
+    "package": os.fsencode(Path(ansible_gangway.__file__).resolve().parent.parent),
+    "persist": 60.0,
+    "always": False,
+    "kill_on_disconnect": False,
+    "interpreter": None,
+    "controller": ansible.release.__version__.encode(),
+    "play": os.getpid(),
+}
 SHARED: dict[str, Any] = {
     "extra_args": b"",
     "env": {},
     "working_dir": None,
     "timeout": 10.0,
     "shell": b"/bin/sh",
+    "agents": AGENTS,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "runc": {**SHARED, "executable": b"runc", "container": b"box", "root": None, "user": None},
@@ -84,6 +100,32 @@ def test_options_of_every_plugin(engine: str, sessions: list[RecordingSession]) 
         "working_dir": "/srv/ü".encode(),
         "timeout": 47.0,
     }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_agents(engine: str, sessions: list[RecordingSession]) -> None:
+    def agents(**values: Any) -> Any:
+        return arguments(sessions, engine, **values)["agents"]
+
+    assert agents(
+        ansible_gangway_agent="always",
+        ansible_gangway_persist="5.5",
+        ansible_gangway_kill_on_disconnect="yes",
+        ansible_python_interpreter="/usr/bin/python3.9",
+    ) == {
+        **AGENTS,
+        "always": True,
+        "persist": 5.5,
+        "kill_on_disconnect": True,
+        "interpreter": b"/usr/bin/python3.9",
+    }
+    assert agents(ansible_gangway_agent=True, ansible_python_interpreter="auto") == AGENTS
+    for off in ({"ansible_gangway_agent": False}, {"ansible_gangway_persist": 0}):
+        assert agents(**off) is None
+    for off in ({"ansible_gangway_agent": "no"}, {"ansible_gangway_persist": -1}):
+        assert agents(**off) is None
+    with pytest.raises(AnsibleError, match=r"gangway_agent is 'perhaps': set it to true, false or"):
+        agents(ansible_gangway_agent="perhaps")
 
 
 @pytest.mark.parametrize("engine", ["runc", "docker", "podman"])

@@ -203,17 +203,41 @@ def test_a_become_method_that_needs_a_terminal_is_refused() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_reset_and_close(engine: str, sessions: list[RecordingSession], log: Log) -> None:
     plugin = connection(engine)
-    plugin.reset()
     plugin.close()
     assert not sessions
+    # Its agents may be another process's: a reset needs no call before it.
+    plugin.reset()
+    assert sessions[0].calls == [("reset",)]
     for forget in (plugin.reset, plugin.close):
         plugin.exec_command("true")
         assert plugin.connected
         forget()
         assert not plugin.connected
         assert sessions[-1].closed
-    assert len(sessions) == 2
+    assert [len(session.calls) for session in sessions] == [1, 2, 1]
     assert not [entry for entry in log if entry[0] == "warning"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_way_is_logged_and_a_warning_is_shown(
+    engine: str, sessions: list[RecordingSession], log: Log
+) -> None:
+    plugin = connection(engine)
+    plugin._connect()
+    sessions[0].way = "agent 7 (Python 3.11.2, kept)"
+    sessions[0].said = ["no broker can be used"]
+    plugin.exec_command("true")
+    plugin.exec_command("true")
+    ways = [text for level, text, _ in log if level == "vvv" and text.startswith("VIA")]
+    assert ways == ["VIA agent 7 (Python 3.11.2, kept)"] * 2
+    assert [text for level, text, _ in log if level == "warning"] == ["no broker can be used"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reset_never_fails(engine: str, log: Log) -> None:
+    plugin = connection(engine, **{f"ansible_{engine}_timeout": -1})
+    plugin.reset()
+    assert any("RESET without effect" in text for level, text, _ in log if level == "vvv")
 
 
 def mkdtemp(plugin: Any, shell: str = "/bin/sh") -> str:

@@ -157,6 +157,12 @@ PODMAN = {
 }
 
 
+def agents(name: str, default: Any, kind: str | None = None) -> Option:
+    """Return an option of the agents, the same in every plugin."""
+    variable = f"ansible_gangway_{name}"
+    return Option(default, kind, (variable,), (variable.upper(),), (f"gangway/{name}",))
+
+
 def ours(engine: str, timeout: int) -> dict[str, Option]:
     """Return the options that every plugin of this collection has."""
     upper, section = engine.upper(), f"{engine}_connection"
@@ -189,6 +195,10 @@ def ours(engine: str, timeout: int) -> dict[str, Option]:
             env=("ANSIBLE_PIPELINING",),
             ini=("defaults/pipelining", "connection/pipelining"),
         ),
+        "gangway_agent": agents("agent", "true"),
+        "gangway_persist": agents("persist", 60, "float"),
+        "gangway_kill_on_disconnect": agents("kill_on_disconnect", False, "boolean"),
+        "gangway_interpreter": Option(vars=("ansible_python_interpreter",)),
     }
 
 
@@ -228,7 +238,11 @@ EXPECTED = {
         "container_timeout": ours("podman", 10)["container_timeout"]._replace(
             ini=("defaults/timeout", "podman_connection/timeout", "defaults/podman_timeout")
         ),
-        "pipelining": ours("podman", 10)["pipelining"],
+        **{
+            name: option
+            for name, option in ours("podman", 10).items()
+            if name.startswith(("pipelining", "gangway_"))
+        },
     },
     "kubectl": {
         **KUBECTL,
@@ -308,7 +322,7 @@ def test_no_option_is_filled_from_a_keyword_by_accident(engine: str) -> None:
     ],
 )
 def test_every_variable_sets_its_option(engine: str, option: str, variable: str) -> None:
-    values = {"integer": 47, "boolean": True, "dict": {"A": "b"}}
+    values = {"integer": 47, "float": 4.5, "boolean": True, "dict": {"A": "b"}}
     default = EXPECTED[engine][option].default
     value = values.get(EXPECTED[engine][option].type or "", "x")
     value = not default if isinstance(default, bool) else value

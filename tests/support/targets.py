@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import ansible_gangway
 from ansible_gangway import _core
 from support import beds
 
-# The ways to a container that the conformance suite takes: one exec of the engine per call.
-PATHS = ("direct",)
+# The ways to a container that the conformance suite takes: one exec of the engine per call, or an
+# agent that is kept in the container.
+PATHS = ("direct", "agent")
 
 # What a session is opened with where a test says nothing else.
 SHARED: dict[str, Any] = {
@@ -44,6 +48,16 @@ KUBECTL: dict[str, Any] = dict.fromkeys(
 ) | {"local_env": {}}
 
 
+def agents() -> _core.Agents:
+    """Return how sessions of this process get agents, as the plugins tell it."""
+    return _core.Agents(
+        python=os.fsencode(sys.executable),
+        package=os.fsencode(Path(ansible_gangway.__file__).resolve().parent.parent),
+        persist=10.0,
+        play=os.getpid(),
+    )
+
+
 class Target:
     """The containers of one engine's bed: `target` (Debian), `busybox` and `noshell`."""
 
@@ -54,6 +68,16 @@ class Target:
     def __init__(self, env: dict[str, str], path: str = "direct") -> None:
         self.env = env
         self.path = path
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Return the arguments of a session that say nothing of its engine."""
+        return SHARED | ({"agents": agents()} if self.path == "agent" else {})
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """Return the inventory variables that choose the path."""
+        return {"ansible_gangway_agent": self.path == "agent", "ansible_gangway_persist": 10}
 
     @property
     def recipe(self) -> list[Any]:
@@ -122,7 +146,9 @@ class Runc(Target):
     def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed."""
         root = {"root": os.fsencode(self.env["GANGWAY_RUNC_ROOT"])}
-        return _core.runc(container=container.encode(), **{**SHARED, **RUNC, **root, **options})
+        return _core.runc(
+            container=container.encode(), **{**self.shared, **RUNC, **root, **options}
+        )
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `runc exec` command line."""
@@ -139,6 +165,7 @@ class Runc(Target):
             "ansible_connection": "gangway.exec.runc",
             "ansible_host": container,
             "ansible_runc_root": self.env["GANGWAY_RUNC_ROOT"],
+            **self.way,
         }
 
 
@@ -154,7 +181,9 @@ class Docker(Target):
     def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed."""
         here = {"extra_args": self._host}
-        return _core.docker(container=container.encode(), **{**SHARED, **DOCKER, **here, **options})
+        return _core.docker(
+            container=container.encode(), **{**self.shared, **DOCKER, **here, **options}
+        )
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `docker exec` command line."""
@@ -168,7 +197,8 @@ class Docker(Target):
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a container."""
-        return {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
+        connection = {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
+        return connection | self.way
 
 
 class Podman(Target):
@@ -179,7 +209,9 @@ class Podman(Target):
     def session(self, container: str = "target", **options: Any) -> _core.Session:
         """Open a session on a container of the bed."""
         here = {"executable": os.fsencode(self.env["GANGWAY_PODMAN"])}
-        return _core.podman(container=container.encode(), **{**SHARED, **PODMAN, **here, **options})
+        return _core.podman(
+            container=container.encode(), **{**self.shared, **PODMAN, **here, **options}
+        )
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `podman exec` command line."""
@@ -197,6 +229,7 @@ class Podman(Target):
             "ansible_connection": "gangway.exec.podman",
             "ansible_host": container,
             "ansible_podman_executable": self.env["GANGWAY_PODMAN"],
+            **self.way,
         }
 
 
@@ -212,7 +245,9 @@ class Kubectl(Target):
             "executable": os.fsencode(self.env["GANGWAY_KUBECTL"]),
             "kubeconfig": os.fsencode(self.env["KUBECONFIG"]),
         }
-        return _core.kubectl(pod=container.encode(), **{**SHARED, **KUBECTL, **here, **options})
+        return _core.kubectl(
+            pod=container.encode(), **{**self.shared, **KUBECTL, **here, **options}
+        )
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `kubectl exec` command line."""
@@ -226,7 +261,8 @@ class Kubectl(Target):
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables of a pod."""
-        return {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
+        connection = {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
+        return connection | self.way
 
 
 ENGINES: dict[str, type[Target]] = {

@@ -1,0 +1,674 @@
+//! Calls through an agent that the broker keeps: no process here, and no exec of the engine once it is there.
+//!
+//! What an agent cannot do is left to [`super::direct`]: every function here returns [`Way::Direct`] with the reason before
+//! anything was run. Once a request has been written, a lost answer is "outcome unknown" and nothing repeats it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::become_prompt::BecomePlugin;
+use super::boot::WARM;
+use super::direct::{KILL_TIME, MOST_OUTPUT, kill};
+use super::escalation::{Answer, Escalation};
+use super::fetch::Destination;
+use super::key::hex;
+use super::line::PythonLine;
+use super::open::{self, Acquired, Agent, Purpose};
+use super::parts::Parts;
+use super::put;
+use super::{CommandResult, Session, resolve};
+use crate::broker::client::{Client, Event, Upload};
+use crate::broker::connect::{self, Start};
+use crate::broker::control_path::ControlPath;
+use crate::engine::Engine;
+use crate::error::{Error, Result, local, shown};
+use crate::sys;
+use crate::transport::{Interrupt, Uninterrupted};
+use crate::wire::frame::{Frame, Kind};
+use crate::wire::message::{self, Blob, Exit, Lost, Request, Reset, Started, Want};
+
+/// Files up to this size go through the agent; larger ones have a stream of their own.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// The longest command line that is a request: one argument of a process may have 128 KiB.
+const LONGEST_COMMAND: usize = (128 << 10) - 1;
+
+/// The largest module text that is cut into parts.
+const LARGEST_MODULE: usize = 16 << 20;
+
+/// What every text has in it that Ansible wraps a module in; other programs run as they are.
+const WRAPPER: &[u8] = b"_ansiballz_main";
+
+/// How often an agent that went before it was asked anything is replaced within one call.
+const ATTEMPTS: u32 = 3;
+
+/// What an agent may take to begin a request, beyond the time that the engine has.
+const START: Duration = Duration::from_secs(60);
+
+/// How a session gets agents.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// `sys.executable`.
+    pub python: PathBuf,
+    /// The directory in which Python finds the package.
+    pub package: PathBuf,
+    /// The file of the native module: another build has another broker.
+    pub build: PathBuf,
+    /// Seconds that an agent stays after the last play that used it.
+    pub persist: f64,
+    /// Agents do not look at how much memory their container has to spare.
+    pub always: bool,
+    /// Agents that lose their stream end what they run.
+    pub kill_on_disconnect: bool,
+    /// The interpreter to try first.
+    pub interpreter: Option<Vec<u8>>,
+    /// What sends modules, and in which version: their code differs, and a warm interpreter holds some of it.
+    pub controller: Vec<u8>,
+    /// The process that keeps agents in use.
+    pub play: u32,
+}
+
+impl Agents {
+    fn start(&self) -> Start {
+        Start { python: self.python.clone(), package: self.package.clone(), play: self.play }
+    }
+}
+
+/// How a call through an agent ended.
+pub(super) enum Way<T> {
+    Done(T),
+    /// Nothing was run: take the direct path, because of this.
+    Direct(String),
+}
+
+/// How a request ended.
+enum Reply<T> {
+    Done(T),
+    /// Nothing of it was run: the agent was gone before.
+    Gone,
+    /// Nothing of it was run: it must take the plain way, because of this.
+    Plain(String),
+}
+
+/// [`Session::exec_command`] through an agent.
+pub(super) fn exec_command(
+    session: &mut Session,
+    agents: &Agents,
+    command: &[u8],
+    stdin: &[u8],
+    mut become_plugin: Option<&mut dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Way<CommandResult>> {
+    let mut plain = None;
+    if WARM.is_some()
+        && stdin.len() <= LARGEST_MODULE
+        && memchr::memmem::find(stdin, WRAPPER).is_some()
+        && let Some(line) = PythonLine::parse(command)
+    {
+        let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+        match module(session, agents, &line, stdin, plugin, interrupt)? {
+            Way::Done(result) => return Ok(Way::Done(result)),
+            Way::Direct(reason) => plain = Some(reason),
+        }
+        if session.client.is_none() && session.no_broker {
+            return Ok(Way::Direct(plain.unwrap_or_default()));
+        }
+    }
+    if command.len() > LONGEST_COMMAND {
+        return Ok(Way::Direct("the command is too long for a request".to_owned()));
+    }
+    let request = Request::Exec { shell: Blob(session.shell.clone()), command: Blob(command.to_vec()) };
+    let mut become_plugin = become_plugin;
+    let way = on_agent(session, agents, Purpose::Commands, None, interrupt, |call, interrupt| {
+        let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+        call.run(&request, stdin, plugin, interrupt)
+    })?;
+    if let (Way::Done(_), Some(reason)) = (&way, plain) {
+        session.path = format!("{}; no warm interpreter: {reason}", session.path);
+    }
+    Ok(way)
+}
+
+/// Runs a Python program in a child of the warm interpreter that `line` opens.
+fn module(
+    session: &mut Session,
+    agents: &Agents,
+    line: &PythonLine,
+    text: &[u8],
+    become_plugin: Option<&mut dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Way<CommandResult>> {
+    let cut = Parts::of(text);
+    let env = line.env.iter().map(|(name, value)| (Blob(name.clone()), Blob(value.clone()))).collect();
+    let request = Request::Module { env, parts: cut.parts.clone() };
+    let purpose = Purpose::Modules(line);
+    on_agent(session, agents, purpose, become_plugin, interrupt, |call, interrupt| {
+        let (stdout, stderr) = (line.with_id(&call.agent.stdout), line.with_id(&call.agent.stderr));
+        let reply = call.run_module(&request, &cut, text, interrupt)?;
+        Ok(match reply {
+            Reply::Done(CommandResult { rc, stdout: out, stderr: err }) => Reply::Done(CommandResult {
+                rc,
+                stdout: [stdout, out].concat(),
+                stderr: [stderr, err].concat(),
+            }),
+            other => other,
+        })
+    })
+}
+
+/// [`Session::put_file`] through an agent; `None` when the file is too large for that.
+pub(super) fn put_file(
+    session: &mut Session,
+    agents: &Agents,
+    path: &Path,
+    remote: &[u8],
+    interrupt: &mut dyn Interrupt,
+) -> Result<Way<Option<String>>> {
+    let mut bytes = Vec::new();
+    let file = put::open(path)?;
+    if local(path, file.metadata())?.len() > LARGEST_FILE {
+        return Ok(Way::Direct("a file of more than 1 MiB has a stream of its own".to_owned()));
+    }
+    local(path, file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Ok(Way::Direct("the file is growing".to_owned()));
+    }
+    let request = Request::Put {
+        path: Blob(remote.to_vec()),
+        length: bytes.len() as u64,
+        sha256: hex(&Sha256::digest(&bytes)),
+    };
+    on_agent(session, agents, Purpose::Commands, None, interrupt, |call, interrupt| {
+        let mut upload = call.request(&request);
+        upload.send(bytes.as_slice());
+        upload.finish();
+        let target = call.session.target();
+        let stall = call.session.stalled(remote, bytes.len() as u64);
+        call.transfer(&mut upload, stall, interrupt, |exit| {
+            let text = match exit {
+                Exit { done: Some(text), .. } => {
+                    let note = (text != "ok").then(|| format!("{}: written {text}", shown(remote)));
+                    return Some(Ok(note));
+                }
+                Exit { failed: Some(text), .. } => format!("failed: {text}"),
+                Exit { broken: Some(text), .. } => format!("broken: {text}"),
+                _ => return None,
+            };
+            Some(Err(put::failed(target.clone(), remote, &text)))
+        })
+    })
+}
+
+/// [`Session::fetch_file`] through an agent; the direct path when the file is too large for that.
+pub(super) fn fetch_file(
+    session: &mut Session,
+    agents: &Agents,
+    remote: &[u8],
+    path: &Path,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Way<Option<String>>> {
+    let request = Request::Fetch { path: Blob(remote.to_vec()) };
+    on_agent(session, agents, Purpose::Commands, None, interrupt, |call, interrupt| {
+        call.fetch(&request, remote, path, interrupt)
+    })
+}
+
+/// Ends the agents of the target; never starts a broker.
+pub(super) fn reset(
+    session: &Session,
+    agents: &Agents,
+    bound: Duration,
+    interrupt: &mut dyn Interrupt,
+) -> Result<()> {
+    let until = Instant::now() + bound;
+    let path = ControlPath::new(&agents.build)?;
+    let Some(connected) = connect::connect_existing(&path, agents.play, interrupt)? else { return Ok(()) };
+    let mut client = Client::new(connected);
+    let id = client.new_id();
+    let target = open::target_key(session, client.salt());
+    client.send(&message::frame(Kind::Reset, id, &Reset { target }));
+    client.next(id, None, Some(until), interrupt)?;
+    Ok(())
+}
+
+/// Does `work` on an agent, another one when the first was gone before it was asked.
+fn on_agent<T>(
+    session: &mut Session,
+    agents: &Agents,
+    purpose: Purpose<'_>,
+    mut become_plugin: Option<&mut dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+    mut work: impl FnMut(&mut Call<'_>, &mut dyn Interrupt) -> Result<Reply<T>>,
+) -> Result<Way<T>>
+where
+    T: FromLine,
+{
+    let mut reason = String::new();
+    for _ in 0..ATTEMPTS {
+        let mut client = match session.client.take() {
+            Some(client) => client,
+            None => match broker(agents, interrupt) {
+                Ok(client) => client,
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    session.no_broker = true;
+                    session.warn(error.sentence());
+                    return Ok(Way::Direct("there is no broker".to_owned()));
+                }
+            },
+        };
+        let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+        let agent = match open::acquire(session, agents, &mut client, purpose, plugin, interrupt)? {
+            Acquired::Agent(agent) => agent,
+            Acquired::Unusable(reason) => {
+                session.client = Some(client);
+                return Ok(Way::Direct(reason));
+            }
+            Acquired::Result(result) => {
+                session.client = Some(client);
+                session.path = String::from("its line ended before the interpreter");
+                return Ok(T::from_line(result).map_or_else(|| Way::Direct(String::new()), Way::Done));
+            }
+            Acquired::Closed(said) => {
+                reason = said;
+                continue;
+            }
+        };
+        let what = if matches!(purpose, Purpose::Commands) { "agent" } else { "interpreter" };
+        let how = if agent.fresh { "opened" } else { "kept" };
+        let path = format!("{what} {} (Python {}, {how})", agent.hello.pid, agent.hello.python);
+        let id = client.new_id();
+        let before = client.queued();
+        let mut call = Call { session, client, agent, id, before, broken: false };
+        let reply = work(&mut call, interrupt);
+        let Call { client, broken, .. } = call;
+        if !broken && reply.is_ok() {
+            session.client = Some(client);
+        }
+        match reply? {
+            Reply::Done(done) => {
+                session.path = path;
+                return Ok(Way::Done(done));
+            }
+            Reply::Gone => reason = String::from("the agent ended"),
+            Reply::Plain(reason) => return Ok(Way::Direct(reason)),
+        }
+    }
+    Ok(Way::Direct(format!("no agent stayed ({reason})")))
+}
+
+/// The broker's connection, the broker being started if need be.
+fn broker(agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<Client> {
+    let path = ControlPath::new(&agents.build)?;
+    Ok(Client::new(connect::connect(&path, &agents.start(), interrupt)?))
+}
+
+/// What a line that ended by itself means to a call.
+trait FromLine: Sized {
+    fn from_line(result: CommandResult) -> Option<Self>;
+}
+
+impl FromLine for CommandResult {
+    fn from_line(result: CommandResult) -> Option<Self> {
+        Some(result)
+    }
+}
+
+impl FromLine for Option<String> {
+    fn from_line(_: CommandResult) -> Option<Self> {
+        None // files are never a line's
+    }
+}
+
+/// One request under way.
+struct Call<'s> {
+    session: &'s mut Session,
+    client: Client,
+    agent: Agent,
+    id: u32,
+    /// Bytes on the connection before the request.
+    before: u64,
+    /// True when the connection cannot be used for another request.
+    broken: bool,
+}
+
+/// A frame of the request, judged.
+enum Got {
+    Frame(Frame),
+    Exit(Exit),
+    Gone,
+    Late,
+}
+
+impl Call<'_> {
+    /// Queues the request.
+    fn request<'a>(&mut self, request: &Request) -> Upload<'a> {
+        let mut frame = message::frame(Kind::Request, self.id, request);
+        frame.payload.splice(..0, self.agent.number.to_be_bytes());
+        self.client.send(&frame);
+        Upload::for_request(self.id)
+    }
+
+    fn next(
+        &mut self,
+        upload: &mut Upload<'_>,
+        deadline: Option<Instant>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Got> {
+        let lost = |said: String| Error::OutcomeUnknown { target: self.session.target(), said };
+        let frame = match self.client.next(self.id, Some(upload), deadline, interrupt)? {
+            Event::Frame(frame) => frame,
+            Event::Deadline => return Ok(Got::Late),
+            Event::Closed(_) if self.client.sent() <= self.before => {
+                self.broken = true;
+                return Ok(Got::Gone);
+            }
+            Event::Closed(said) => return Err(lost(said)),
+        };
+        Ok(match frame.kind {
+            Kind::Exit => match message::head(&frame) {
+                Ok(exit) => Got::Exit(exit),
+                Err(error) => return Err(lost(format!("the agent's answer has no sense: {error}"))),
+            },
+            Kind::Gone => Got::Gone,
+            Kind::Lost => {
+                let said = message::head(&frame).map_or_else(|_| String::new(), |head: Lost| head.said);
+                return Err(lost(said));
+            }
+            _ => Got::Frame(frame),
+        })
+    }
+
+    /// Runs a command.
+    fn run(
+        &mut self,
+        request: &Request,
+        stdin: &[u8],
+        become_plugin: Option<&mut dyn BecomePlugin>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Reply<CommandResult>> {
+        let becomes = become_plugin.is_some();
+        let mut escalation = Escalation::new(become_plugin, self.session.timeout);
+        let mut upload = self.request(request);
+        if escalation.done() {
+            upload.send(stdin);
+            upload.finish();
+        }
+        let mut running = Running::new(becomes, self.start_by());
+        loop {
+            let deadline = running.deadline(escalation.deadline());
+            match self.step(&mut running, &mut upload, deadline, interrupt)? {
+                Step::Started => escalation.started(),
+                Step::Output => {}
+                Step::Late => {
+                    self.cancel(&running);
+                    return Err(
+                        escalation.timed_out(self.session.target(), [&running.stdout, &running.stderr])
+                    );
+                }
+                Step::Want(_) => return Err(self.confused("it wants parts of a command")),
+                Step::Ended(reply) => {
+                    if let Some(refused) = escalation.refused() {
+                        return Err(refused);
+                    }
+                    return Ok(reply);
+                }
+            }
+            let answer = escalation.advance([&mut running.stdout, &mut running.stderr]);
+            match answer.inspect_err(|_| self.cancel(&running))? {
+                Answer::Nothing => {}
+                Answer::Password(password) => upload.send(password),
+                Answer::Stdin => {
+                    upload.send(stdin);
+                    upload.finish();
+                }
+            }
+        }
+    }
+
+    /// Runs a module; the agent has been entered as the line says, so nobody asks for a password.
+    fn run_module(
+        &mut self,
+        request: &Request,
+        cut: &Parts,
+        text: &[u8],
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Reply<CommandResult>> {
+        let mut upload = self.request(request);
+        let mut running = Running::new(true, self.start_by());
+        loop {
+            let deadline = running.deadline(None);
+            match self.step(&mut running, &mut upload, deadline, interrupt)? {
+                Step::Started | Step::Output => {}
+                Step::Late => unreachable!("a module has no deadline of its own"),
+                Step::Want(wanted) => {
+                    for index in wanted.parts {
+                        let Some(part) = cut.kept(text, index) else {
+                            return Err(self.confused("it wants a part that there is not"));
+                        };
+                        upload.send(part);
+                    }
+                    upload.finish();
+                }
+                Step::Ended(reply) => return Ok(reply),
+            }
+        }
+    }
+
+    /// The next thing to happen to a command or module.
+    fn step(
+        &mut self,
+        running: &mut Running,
+        upload: &mut Upload<'_>,
+        deadline: Option<Instant>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Step> {
+        let got = self.next(upload, deadline, interrupt).inspect_err(|error| {
+            if matches!(error, Error::Interrupted) {
+                self.cancel(running);
+            }
+        });
+        let frame = match got? {
+            Got::Frame(frame) => frame,
+            Got::Gone => return Ok(Step::Ended(Reply::Gone)),
+            Got::Late if !running.started => {
+                self.cancel(running);
+                let said = "the agent did not begin it".to_owned();
+                return Err(Error::OutcomeUnknown { target: self.session.target(), said });
+            }
+            Got::Late => return Ok(Step::Late),
+            Got::Exit(Exit { plain: Some(reason), .. }) => return Ok(Step::Ended(Reply::Plain(reason))),
+            Got::Exit(Exit { rc: Some(rc), .. }) => {
+                let (stdout, stderr) =
+                    (std::mem::take(&mut running.stdout), std::mem::take(&mut running.stderr));
+                return Ok(Step::Ended(Reply::Done(CommandResult { rc, stdout, stderr })));
+            }
+            Got::Exit(Exit { failed: Some(said), .. }) => {
+                return Err(Error::OutcomeUnknown { target: self.session.target(), said });
+            }
+            Got::Exit(_) => return Err(self.confused("it ended without a status")),
+        };
+        let output = match frame.kind {
+            Kind::Started => {
+                running.started = true;
+                running.pid = message::head::<Started>(&frame).ok().and_then(|started| started.pid);
+                return Ok(Step::Started);
+            }
+            Kind::Want => {
+                return match message::head(&frame) {
+                    Ok(wanted) => Ok(Step::Want(wanted)),
+                    Err(_) => Err(self.confused("what it wants has no sense")),
+                };
+            }
+            Kind::Stdout => &mut running.stdout,
+            Kind::Stderr => &mut running.stderr,
+            kind => return Err(self.confused(&format!("it sent {kind:?}"))),
+        };
+        output.extend_from_slice(&frame.payload);
+        self.client.used(self.id, frame.payload.len());
+        if running.stdout.len() + running.stderr.len() > MOST_OUTPUT {
+            self.cancel(running);
+            return Err(Error::TooMuchOutput { target: self.session.target(), limit: MOST_OUTPUT });
+        }
+        Ok(Step::Output)
+    }
+
+    fn start_by(&self) -> Instant {
+        Instant::now() + self.session.timeout + START
+    }
+
+    fn confused(&self, said: &str) -> Error {
+        Error::OutcomeUnknown {
+            target: self.session.target(),
+            said: format!("the agent does not keep to the protocol: {said}"),
+        }
+    }
+
+    /// Ends the request in the container, as far as that can be done in a moment.
+    fn cancel(&mut self, running: &Running) {
+        // Whoever interrupts waits for us: no second interruption is looked at within this bound.
+        let until = Instant::now() + KILL_TIME;
+        self.client.send(&Frame::empty(Kind::Cancel, self.id));
+        self.client.flush();
+        // What sudo started for another user is root's to end.
+        if let Some(pid) = running.pid.filter(|_| running.becomes && self.agent.hello.uid != 0)
+            && (self.session.resolved
+                || resolve::resolve(&mut self.session.engine, KILL_TIME / 3, &mut Uninterrupted).is_ok())
+        {
+            let root: Vec<Engine> = self.session.engine.as_root().into_iter().collect();
+            kill(&root, pid, until);
+        }
+        let mut ends = Upload::for_request(self.id);
+        while let Ok(Event::Frame(frame)) =
+            self.client.next(self.id, Some(&mut ends), Some(until), &mut Uninterrupted)
+        {
+            match frame.kind {
+                Kind::Exit | Kind::Gone | Kind::Lost => return,
+                Kind::Stdout | Kind::Stderr => self.client.used(self.id, frame.payload.len()),
+                _ => {}
+            }
+        }
+        self.broken = true;
+    }
+
+    /// Waits for the end of a transfer; `judge` makes an EXIT the result.
+    fn transfer<T>(
+        &mut self,
+        upload: &mut Upload<'_>,
+        stalled: Error,
+        interrupt: &mut dyn Interrupt,
+        judge: impl Fn(&Exit) -> Option<Result<T>>,
+    ) -> Result<Reply<T>> {
+        let until = Some(Instant::now() + super::stall_limit(LARGEST_FILE));
+        loop {
+            match self.next(upload, until, interrupt)? {
+                Got::Exit(Exit { plain: Some(reason), .. }) => return Ok(Reply::Plain(reason)),
+                Got::Exit(exit) => {
+                    let judged =
+                        judge(&exit).unwrap_or_else(|| Err(self.confused("it ended without a result")));
+                    return judged.map(Reply::Done);
+                }
+                Got::Gone => return Ok(Reply::Gone),
+                Got::Late => return Err(stalled),
+                Got::Frame(_) => {} // STARTED
+            }
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        request: &Request,
+        remote: &[u8],
+        path: &Path,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Reply<Option<String>>> {
+        let target = self.session.target();
+        let nonce = sys::nonce().map_err(|source| Error::Stream { target: target.clone(), source })?;
+        let mut destination = Destination::create(path, &nonce)?;
+        let mut upload = self.request(request);
+        upload.finish();
+        let failed = |said: String| Error::Fetch { target: target.clone(), path: shown(remote), said };
+        let (mut length, mut sum, mut received) = (None, Sha256::new(), 0_u64);
+        loop {
+            let until = Some(Instant::now() + super::stall_limit(LARGEST_FILE));
+            let frame = match self.next(&mut upload, until, interrupt)? {
+                Got::Frame(frame) => frame,
+                Got::Gone => return Ok(Reply::Gone),
+                Got::Late => return Err(self.session.stalled(remote, length.unwrap_or_default())),
+                Got::Exit(Exit { plain: Some(reason), .. }) => return Ok(Reply::Plain(reason)),
+                Got::Exit(Exit { missing: true, .. }) => {
+                    return Err(Error::RemoteMissing { target: target.clone(), path: shown(remote) });
+                }
+                Got::Exit(Exit { failed: Some(said), .. }) => return Err(failed(said)),
+                Got::Exit(Exit { sha256: Some(sha256), .. }) => {
+                    if length != Some(received) {
+                        return Err(failed("it became shorter while it was read; try again".to_owned()));
+                    }
+                    if sha256 != hex(&sum.finalize()) {
+                        return Err(failed("it arrived changed; try again".to_owned()));
+                    }
+                    destination.keep()?;
+                    return Ok(Reply::Done(None));
+                }
+                Got::Exit(_) => return Err(self.confused("it ended without a result")),
+            };
+            match frame.kind {
+                Kind::Started => {
+                    length = message::head::<Started>(&frame).ok().and_then(|started| started.length);
+                    let Some(announced) = length else {
+                        return Err(self.confused("it announced no length"));
+                    };
+                    if announced > LARGEST_FILE {
+                        self.cancel(&Running::new(false, Instant::now()));
+                        return Ok(Reply::Plain(
+                            "a file of more than 1 MiB has a stream of its own".to_owned(),
+                        ));
+                    }
+                    destination.check_room(announced)?;
+                }
+                Kind::Stdout => {
+                    received += frame.payload.len() as u64;
+                    if length.is_none_or(|length| received > length) {
+                        return Err(self.confused("it sent more than it announced"));
+                    }
+                    sum.update(&frame.payload);
+                    destination.write(&frame.payload)?;
+                    self.client.used(self.id, frame.payload.len());
+                }
+                kind => return Err(self.confused(&format!("it sent {kind:?}"))),
+            }
+        }
+    }
+}
+
+/// What happened to a command or module.
+enum Step {
+    Started,
+    Output,
+    Late,
+    Want(Want),
+    Ended(Reply<CommandResult>),
+}
+
+/// A command or module so far.
+struct Running {
+    becomes: bool,
+    started: bool,
+    pid: Option<u32>,
+    start_by: Instant,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Running {
+    fn new(becomes: bool, start_by: Instant) -> Self {
+        Self { becomes, started: false, pid: None, start_by, stdout: Vec::new(), stderr: Vec::new() }
+    }
+
+    fn deadline(&self, after_start: Option<Instant>) -> Option<Instant> {
+        if self.started { after_start } else { Some(self.start_by) }
+    }
+}

@@ -1,0 +1,183 @@
+//! How an agent's program reaches an interpreter: a short text as the argument of `-c` reads the rest from stdin.
+
+use super::line::quote;
+use crate::wire::MAGIC;
+use crate::wire::frame::{Frames, Kind};
+use crate::wire::message::{self, AgentHello};
+
+const AGENT: &str = include_str!("../../python/ansible_gangway/agent.py");
+const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
+/// What makes an interpreter warm; without it modules run as commands do.
+pub(super) const WARM: Option<&str> = None;
+
+/// What an agent is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// Commands and files.
+    Commands,
+    /// Modules, which run in children of a warm interpreter.
+    Modules,
+}
+
+impl Serves {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Commands => "commands",
+            Self::Modules => "modules",
+        }
+    }
+}
+
+/// The program of an agent.
+pub(super) struct Boot {
+    nonce: String,
+    source: Vec<u8>,
+}
+
+impl Boot {
+    pub(super) fn new(nonce: String, serves: Serves, always: bool, kill_on_disconnect: bool) -> Self {
+        let python = |flag: bool| if flag { "True" } else { "False" };
+        let operations = match serves {
+            Serves::Commands => COMMANDS,
+            Serves::Modules => WARM.unwrap_or_default(),
+        };
+        let source = format!(
+            "{AGENT}\n{operations}\nmain({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
+            python(always),
+            python(kill_on_disconnect),
+            serves.name(),
+        );
+        Self { nonce, source: source.into_bytes() }
+    }
+
+    /// What the interpreter reads from stdin, exactly.
+    pub(super) fn source(&self) -> &[u8] {
+        &self.source
+    }
+
+    /// The argument of `-c`: one line without anything that some shell, or `sudo -i`, would have to escape.
+    ///
+    /// The first thing it does, with `sys` alone, is to look for modules nowhere but in Python's own directories: a `json.py` in the
+    /// container's working directory is not ours. It never runs a part of the source.
+    pub(super) fn program(&self) -> String {
+        let length = self.source.len();
+        format!(
+            "import sys;sys.path[:]=[p for p in sys.path if p not in(str(),chr(46))];import os;_s=bytearray();\
+             [_s.extend(os.read(0,{length}-len(_s))or sys.exit(1))for _x in iter(lambda:len(_s)-{length},0)];exec(bytes(_s))"
+        )
+    }
+
+    /// The line that finds an interpreter in the container, `first` before those that systems have, and starts the agent in it.
+    ///
+    /// Isolated (`-I`): the container's PYTHONPATH is for its programs, which get it all the same.
+    pub(super) fn find_python(&self, first: Option<&[u8]>) -> Vec<u8> {
+        let first = first.map(quote).unwrap_or_default();
+        let names = b" python3 /usr/libexec/platform-python python".as_slice();
+        let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -I -c "#.as_slice();
+        let program = quote(self.program().as_bytes());
+        [b"for p in ", first.as_slice(), names, found, &program, b";done;exit 127"].concat()
+    }
+
+    /// Finds the HELLO in what the process wrote: `(where the agent's own bytes begin, what it said)`.
+    ///
+    /// `None` when it has not come wholly yet; an error in words when what comes there is no HELLO.
+    pub(super) fn find_hello(&self, stdout: &[u8]) -> Option<Result<(usize, AgentHello), String>> {
+        let opening = [MAGIC, b" ", self.nonce.as_bytes(), b"\n"].concat();
+        let start = memchr::memmem::find(stdout, &opening)?;
+        let mut frames = Frames::default();
+        frames.push(&stdout[start + opening.len()..]);
+        match frames.next_frame() {
+            Ok(None) => None,
+            Ok(Some(frame)) if frame.kind == Kind::Hello => Some(
+                message::head(&frame)
+                    .map(|hello| (start, hello))
+                    .map_err(|error| format!("the agent's first words are none of its own ({error})")),
+            ),
+            Ok(Some(_)) => Some(Err("the agent's first words are none of its own".to_owned())),
+            Err(malformed) => Some(Err(format!("the agent began with {malformed}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Output, Stdio};
+
+    fn run(boot: &Boot, cut: usize, line: &[u8], dir: &std::path::Path) -> Output {
+        use std::os::unix::ffi::OsStrExt;
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(std::ffi::OsStr::from_bytes(line))
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        for piece in boot.source[..boot.source.len() - cut].chunks(7) {
+            stdin.write_all(piece).unwrap();
+        }
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
+    fn boot(source: &str) -> Boot {
+        Boot { nonce: "n".to_owned(), source: source.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn the_whole_source_runs_and_a_part_of_it_never() {
+        let dir = std::env::temp_dir().join(format!("gangway-boot-{}", crate::sys::nonce().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        for module in ["os.py", "json.py"] {
+            std::fs::write(dir.join(module), "print('from the working directory')").unwrap();
+        }
+        let boot = boot("import json\nprint('ran', len(sys.argv))\n#");
+        let line = boot.find_python(Some(b"/no/such/it's"));
+        assert_eq!(run(&boot, 0, &line, &dir).stdout, b"ran 1\n");
+        assert_eq!(run(&boot, 1, &line, &dir).stdout, b"");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_found_where_there_is_no_python() {
+        let line = [b"PATH=/nowhere;".as_slice(), &boot("x").find_python(None)].concat();
+        let line =
+            String::from_utf8(line).unwrap().replace("/usr/libexec/platform-python", "/nowhere/python");
+        assert_eq!(run(&boot(""), 0, line.as_bytes(), &std::env::temp_dir()).status.code(), Some(127));
+    }
+
+    #[test]
+    fn a_hello_behind_other_words() {
+        let hello = AgentHello {
+            version: 1,
+            pid: 7,
+            uid: 0,
+            python: "3.11.2".to_owned(),
+            executable: "/usr/bin/python3".to_owned(),
+            instance: String::new(),
+            refused: None,
+        };
+        let boot = boot("");
+        let mut stdout = b"motd \x1egangway-agent\n".to_vec();
+        let start = stdout.len();
+        stdout.extend_from_slice(b"\x1egangway-agent n\n");
+        message::frame(Kind::Hello, 0, &hello).write_to(&mut stdout);
+        assert_eq!(boot.find_hello(&stdout), Some(Ok((start, hello))));
+        assert_eq!(boot.find_hello(&stdout[..stdout.len() - 1]), None);
+        stdout[start + 17] = 2;
+        assert!(matches!(boot.find_hello(&stdout), Some(Err(_))));
+    }
+
+    #[test]
+    fn the_program_needs_no_escaping() {
+        assert!(
+            !Boot::new("n".to_owned(), Serves::Modules, true, false)
+                .program()
+                .contains(['\'', '"', '\n', '\\', '$', '`', '!'])
+        );
+    }
+}

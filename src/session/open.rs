@@ -1,0 +1,428 @@
+//! Opening an agent: the broker keeps the stream, this side knows how one is made.
+//!
+//! It is the direct path's own machinery — the engine's command line, the start mark, the engine's refusals, the become prompt — with
+//! the process spawned by the broker, so that it outlives this one. A refusal is the same sentence as ever; only what is wrong with
+//! Python itself makes an agent unusable, and the direct path takes over.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use super::become_prompt::BecomePlugin;
+use super::boot::{Boot, Serves};
+use super::direct::{MOST_WORDS, marked_failure, refused};
+use super::escalation::{Answer, Escalation};
+use super::key::{Place, keyed};
+use super::line::PythonLine;
+use super::script::Script;
+use super::{Agents, CommandResult, Session};
+use crate::broker::client::{Client, Event, Upload};
+use crate::engine::{Engine, Kubectl, Refusal};
+use crate::error::{Error, Result, said};
+use crate::sys;
+use crate::transport::Interrupt;
+use crate::transport::cli::{CommandLine, spawn_error};
+use crate::wire::frame::{Frame, Kind};
+use crate::wire::message::{
+    self, Acquire, Adopt, AgentHello, Available, Blob, Ended, Spawn, SpawnFile, Unusable,
+};
+use crate::wire::{MAX_PAYLOAD, VERSION};
+
+/// How long somebody else's opening of this agent, and all before it at this engine, may take.
+const QUEUE: Duration = Duration::from_secs(300);
+
+/// How long Python itself may take to start, in a container that has little of a processor.
+const PYTHON_START: Duration = Duration::from_secs(45);
+
+/// How long the broker may take to answer what needs nobody else.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The largest file that travels in a SPAWN, or back.
+const LARGEST_FILE: u64 = 512 << 10;
+
+/// An agent that takes requests.
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// For REQUEST.
+    pub(super) number: u32,
+    pub(super) hello: AgentHello,
+    /// What its line printed before, as [`PythonLine::without_id`].
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+    /// True when this task opened it.
+    pub(super) fresh: bool,
+}
+
+/// How asking for an agent ended.
+#[derive(Debug)]
+pub(super) enum Acquired {
+    Agent(Agent),
+    /// There can be none: why.
+    Unusable(String),
+    /// The line was given its password and ended by itself, without having run anything behind it: its result.
+    Result(CommandResult),
+    /// The connection to the broker was lost; nothing was run.
+    Closed(String),
+}
+
+/// What an agent is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'l> {
+    Commands,
+    Modules(&'l PythonLine),
+}
+
+impl Purpose<'_> {
+    fn serves(self) -> Serves {
+        match self {
+            Self::Commands => Serves::Commands,
+            Self::Modules(_) => Serves::Modules,
+        }
+    }
+}
+
+/// The hash that names a target, for ACQUIRE and RESET.
+pub(super) fn target_key(session: &Session, salt: &str) -> String {
+    keyed(salt, &session.identity, &"target")
+}
+
+fn agent_key(
+    session: &Session,
+    agents: &Agents,
+    salt: &str,
+    purpose: Purpose<'_>,
+    become_plugin: Option<&dyn BecomePlugin>,
+) -> String {
+    let common = (purpose.serves().name(), agents.always, agents.kill_on_disconnect);
+    match purpose {
+        Purpose::Commands => keyed(salt, &session.identity, &(common, &agents.interpreter)),
+        Purpose::Modules(line) => {
+            // A wrong password opens nothing, whoever gave the right one before.
+            let password = become_plugin.map(|plugin| (plugin.name(), plugin.password()));
+            keyed(salt, &session.identity, &(common, &agents.controller, &session.shell, &line.key, password))
+        }
+    }
+}
+
+/// Gets the agent for `purpose`, and opens it when it is this task that has to.
+pub(super) fn acquire(
+    session: &mut Session,
+    agents: &Agents,
+    client: &mut Client,
+    purpose: Purpose<'_>,
+    become_plugin: Option<&mut dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Acquired> {
+    let id = client.new_id();
+    let asked = Acquire {
+        target: target_key(session, client.salt()),
+        key: agent_key(session, agents, client.salt(), purpose, become_plugin.as_deref()),
+        label: session.target(),
+        engine: session.engine.name().to_owned(),
+        serves: purpose.serves().name().to_owned(),
+        persist: agents.persist,
+        timeout: session.timeout.as_secs_f64(),
+    };
+    client.send(&message::frame(Kind::Acquire, id, &asked));
+    match client.next(id, None, Some(Instant::now() + QUEUE), interrupt)? {
+        Event::Frame(frame) if frame.kind == Kind::Start => {}
+        Event::Frame(frame) => return Ok(answered(&frame)),
+        Event::Closed(said) => return Ok(Acquired::Closed(said)),
+        Event::Deadline => {
+            return Ok(Acquired::Closed(format!("no agent within {} seconds", QUEUE.as_secs())));
+        }
+    }
+    let opened = Opening::spawn(session, agents, client, id, purpose, become_plugin, interrupt)
+        .and_then(|opening| opening.run(interrupt));
+    let (hello, stdout, stderr) = match opened {
+        Ok(Opened::Agent(hello, stdout, stderr)) => (hello, stdout, stderr),
+        Ok(Opened::Unusable(reason)) => {
+            client.send(&message::frame(Kind::GiveUp, id, &Unusable { reason: Some(reason.clone()) }));
+            client.flush();
+            return Ok(Acquired::Unusable(reason));
+        }
+        Ok(Opened::Closed(said)) => return Ok(Acquired::Closed(said)),
+        Ok(Opened::Result(result)) => {
+            client.send(&message::frame(Kind::GiveUp, id, &Unusable::default()));
+            client.flush();
+            return Ok(Acquired::Result(result));
+        }
+        Err(error) => {
+            client.send(&message::frame(Kind::GiveUp, id, &Unusable::default()));
+            client.flush();
+            return Err(error);
+        }
+    };
+    let (stdout, stderr) = match purpose {
+        Purpose::Commands => (Vec::new(), Vec::new()),
+        Purpose::Modules(line) => (line.without_id(&stdout), line.without_id(&stderr)),
+    };
+    client.send(&message::frame(
+        Kind::Adopt,
+        id,
+        &Adopt { hello, stdout: Blob(stdout), stderr: Blob(stderr) },
+    ));
+    match client.next(id, None, Some(Instant::now() + ANSWER), interrupt)? {
+        Event::Frame(frame) => Ok(answered(&frame)),
+        Event::Closed(said) => Ok(Acquired::Closed(said)),
+        Event::Deadline => Ok(Acquired::Closed("the broker does not answer".to_owned())),
+    }
+}
+
+fn answered(frame: &Frame) -> Acquired {
+    match frame.kind {
+        Kind::Available => {
+            if let Ok(Available { agent, hello, stdout, stderr, fresh }) = message::head(frame) {
+                return Acquired::Agent(Agent {
+                    number: agent,
+                    hello,
+                    stdout: stdout.0,
+                    stderr: stderr.0,
+                    fresh,
+                });
+            }
+        }
+        Kind::Unusable => {
+            if let Ok(Unusable { reason }) = message::head(frame) {
+                return Acquired::Unusable(reason.unwrap_or_else(|| "no agent could be opened".to_owned()));
+            }
+        }
+        // It ended between its HELLO and its adoption.
+        Kind::Ended | Kind::Gone => return Acquired::Closed("the agent ended at once".to_owned()),
+        _ => {}
+    }
+    Acquired::Closed(format!("the broker sent {:?} where it answers", frame.kind))
+}
+
+/// What became of an opening.
+enum Opened {
+    Agent(AgentHello, Vec<u8>, Vec<u8>),
+    Unusable(String),
+    Result(CommandResult),
+    Closed(String),
+}
+
+/// A process that the broker started, until it says HELLO.
+struct Opening<'a, 'p> {
+    session: &'a Session,
+    client: &'a mut Client,
+    id: u32,
+    executable: std::ffi::OsString,
+    serves: Serves,
+    script: Script,
+    boot: Boot,
+    escalation: Escalation<'p>,
+    start_by: Instant,
+    hello_by: Option<Instant>,
+    started: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl<'a, 'p> Opening<'a, 'p> {
+    fn spawn(
+        session: &'a mut Session,
+        agents: &Agents,
+        client: &'a mut Client,
+        id: u32,
+        purpose: Purpose<'_>,
+        become_plugin: Option<&'p mut dyn BecomePlugin>,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Self> {
+        session.resolve(interrupt)?;
+        let session = &*session;
+        let random = |()| sys::nonce().map_err(|source| Error::Stream { target: session.target(), source });
+        let serves = purpose.serves();
+        let boot = Boot::new(random(())?, serves, agents.always, agents.kill_on_disconnect);
+        let (shell, line) = match purpose {
+            Purpose::Commands => (b"/bin/sh".as_slice(), boot.find_python(agents.interpreter.as_deref())),
+            Purpose::Modules(line) => {
+                (session.shell.as_slice(), line.with_program(boot.program().as_bytes()))
+            }
+        };
+        let script = Script::agent(&random(())?, shell, &line, session.engine.prelude());
+        let line = session.engine.exec(&script.command, true)?;
+        let spawn = spawn_head(&line, &session.place)
+            .map_err(|source| Error::Stream { target: session.target(), source })?;
+        let spawn = message::frame(Kind::Spawn, id, &spawn);
+        if spawn.payload.len() > MAX_PAYLOAD {
+            // What does not fit into a frame: the direct path has other limits, and says what they are.
+            return Err(Error::Spawn {
+                target: session.target(),
+                executable: line.argv[0].to_string_lossy().into_owned(),
+                source: io::Error::other(
+                    "its environment and files are larger than a megabyte; set gangway_persist to 0",
+                ),
+            });
+        }
+        client.send(&spawn);
+        let escalation = Escalation::new(become_plugin, session.timeout);
+        Ok(Self {
+            session,
+            client,
+            id,
+            executable: line.argv[0].clone(),
+            serves,
+            script,
+            boot,
+            escalation,
+            start_by: Instant::now() + session.timeout,
+            hello_by: None,
+            started: false,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        })
+    }
+
+    fn run(mut self, interrupt: &mut dyn Interrupt) -> Result<Opened> {
+        let source = self.boot.source().to_vec();
+        let mut upload = Upload::for_opening(self.id);
+        upload.send(self.script.stdin.clone());
+        if self.escalation.done() {
+            upload.send(source.as_slice());
+        }
+        loop {
+            let deadline = match (self.started, self.escalation.done()) {
+                (false, _) => Some(self.start_by),
+                (true, false) => self.escalation.deadline(),
+                (true, true) => self.hello_by,
+            };
+            let frame = match self.client.next(self.id, Some(&mut upload), deadline, interrupt)? {
+                Event::Frame(frame) => frame,
+                Event::Deadline => return self.late(),
+                Event::Closed(said) => return Ok(Opened::Closed(said)),
+            };
+            match frame.kind {
+                Kind::Stdout => self.stdout.extend_from_slice(&frame.payload),
+                Kind::Stderr => {
+                    self.stderr.extend_from_slice(&frame.payload);
+                    if !self.started
+                        && let Some((_, end, _)) = self.script.find_start(&self.stderr)
+                    {
+                        self.stderr.drain(..end);
+                        self.started = true;
+                        self.escalation.started();
+                        self.hello_by = Some(Instant::now() + PYTHON_START);
+                    }
+                }
+                Kind::Ended => return self.ended(&frame, interrupt),
+                kind => return Ok(Opened::Closed(format!("the broker sent {kind:?} during an opening"))),
+            }
+            if self.stdout.len() + self.stderr.len() > MOST_WORDS {
+                return Ok(Opened::Unusable("its line printed a megabyte before Python began".to_owned()));
+            }
+            if !self.started {
+                continue;
+            }
+            match self.escalation.advance([&mut self.stdout, &mut self.stderr])? {
+                Answer::Nothing => {}
+                Answer::Password(password) => upload.send(password),
+                Answer::Stdin => {
+                    upload.send(source.as_slice());
+                    self.hello_by = Some(Instant::now() + PYTHON_START);
+                }
+            }
+            if let Some(hello) = self.boot.find_hello(&self.stdout) {
+                return Ok(self.greeted(hello));
+            }
+        }
+    }
+
+    fn greeted(mut self, hello: std::result::Result<(usize, AgentHello), String>) -> Opened {
+        match hello {
+            Err(said) => Opened::Unusable(said),
+            Ok((_, AgentHello { refused: Some(reason), .. })) => Opened::Unusable(reason),
+            Ok((_, hello)) if hello.version != VERSION => {
+                Opened::Unusable(format!("the agent speaks version {} of the frames", hello.version))
+            }
+            Ok((start, hello)) => {
+                self.stdout.truncate(start);
+                // A prompt may be answered by other words than the ones that were cut out of it.
+                let stderr = if self.escalation.password_sent { Vec::new() } else { self.stderr };
+                Opened::Agent(hello, self.stdout, stderr)
+            }
+        }
+    }
+
+    fn late(mut self) -> Result<Opened> {
+        let target = self.session.target();
+        if !self.started {
+            return Err(Error::StartTimeout { target, seconds: self.session.timeout.as_secs_f64() });
+        }
+        if !self.escalation.done() {
+            return Err(self.escalation.timed_out(target, [&self.stdout, &self.stderr]));
+        }
+        Ok(Opened::Unusable(format!(
+            "Python did not start within {} seconds ({})",
+            PYTHON_START.as_secs(),
+            said(&self.stderr)
+        )))
+    }
+
+    /// The process ended without a HELLO.
+    fn ended(mut self, frame: &Frame, interrupt: &mut dyn Interrupt) -> Result<Opened> {
+        // A signal to the whole process group may have ended the client, too: then it is the signal that counts.
+        interrupt.check()?;
+        let session = self.session;
+        let Ok(Ended { code, errno, files }) = message::head(frame) else {
+            return Ok(Opened::Closed("the broker sent an ENDED without a head".to_owned()));
+        };
+        if let Some(errno) = errno {
+            let source = io::Error::from_raw_os_error(errno);
+            if source.kind() == io::ErrorKind::TimedOut {
+                return Ok(Opened::Unusable("the broker gave its opening up".to_owned()));
+            }
+            return Err(spawn_error(&session.target(), session.engine.name(), &self.executable, source));
+        }
+        if let Some(error) = marked_failure(session, &self.script, &self.stderr) {
+            return Err(error);
+        }
+        if !self.started {
+            let log = match (&session.engine, files.first()) {
+                (Engine::Runc(_), Some(log)) => log.0.as_slice(),
+                _ => &[],
+            };
+            let refusal = Refusal { code, stdout: &self.stdout, stderr: &self.stderr, log };
+            return Err(refused(session, &refusal, interrupt));
+        }
+        if let Some(refused) = self.escalation.refused() {
+            return Err(refused);
+        }
+        if self.escalation.password_sent && !self.escalation.done() {
+            // The password is not sent again. What ended here never came to its interpreter, so it is the plain line's own end.
+            return match code {
+                Some(rc) if rc != 0 => {
+                    if matches!(session.engine, Engine::Kubectl(_)) {
+                        Kubectl::without_own_words(&mut self.stderr, rc);
+                    }
+                    Ok(Opened::Result(CommandResult { rc, stdout: self.stdout, stderr: self.stderr }))
+                }
+                _ => Err(Error::OutcomeUnknown { target: session.target(), said: said(&self.stderr) }),
+            };
+        }
+        Ok(Opened::Unusable(match (self.serves, code) {
+            (Serves::Commands, Some(127)) => "no Python was found in the container".to_owned(),
+            _ => format!("Python could not start ({})", said(&[self.stderr, self.stdout].concat())),
+        }))
+    }
+}
+
+fn spawn_head(line: &CommandLine, place: &Place) -> io::Result<Spawn> {
+    let blob = |text: &std::ffi::OsStr| Blob(text.as_bytes().to_vec());
+    let mut env = place.env.clone();
+    env.extend(line.env.iter().cloned());
+    let files = line.held.iter().map(|file| {
+        let contents = file.contents(LARGEST_FILE + 1)?;
+        if contents.len() as u64 > LARGEST_FILE {
+            return Err(io::Error::other("the configuration for the engine's client is larger than 512 KiB"));
+        }
+        Ok(SpawnFile { path: file.path().to_string_lossy().into_owned(), contents: Blob(contents) })
+    });
+    Ok(Spawn {
+        argv: line.argv.iter().map(|word| blob(word)).collect(),
+        env: env.iter().map(|(name, value)| (blob(name), blob(value))).collect(),
+        cwd: blob(place.cwd.as_os_str()),
+        umask: place.umask,
+        files: files.collect::<io::Result<_>>()?,
+    })
+}
