@@ -6,7 +6,7 @@ Seconds throughout. Nothing here runs while a contender is timed: two looks, bef
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,13 +196,54 @@ def runs_from(pid: int, directory: Path) -> bool:
     return False
 
 
+def descends(pid: int, known: Callable[[int], bool]) -> bool:
+    """Tell whether a process or one of its ancestors is `known`."""
+    while pid > 1:
+        if known(pid):
+            return True
+        pid = parent_of(pid)
+    return False
+
+
+def left_behind(directory: Path, namespaces: set[str]) -> list[int]:
+    """Return a broker that runs from `directory` and the exec streams that it keeps.
+
+    What it started inside a container is in one of these PID namespaces, and not the controller's.
+    """
+    found = []
+    for pid in pids():
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/pid") in namespaces:
+                continue
+            if descends(pid, lambda p: runs_from(p, directory)):
+                found.append(pid)
+    return found
+
+
+def clocks(pids: Iterable[int]) -> dict[tuple[int, str], float]:
+    """Return the seconds of CPU of processes, with those of the children they waited for."""
+    found = {}
+    for pid in pids:
+        with suppress(OSError):
+            start, own, children = process_clock(pid)
+            found[pid, start] = own + children
+    return found
+
+
+def difference(before: dict[tuple[int, str], float], after: dict[tuple[int, str], float]) -> float:
+    """Return what clocks went on by; one that came in between counts in full."""
+    return sum(seconds - before.get(key, 0.0) for key, seconds in after.items())
+
+
 def memory(pid: int) -> dict[str, int]:
-    """Return KiB of a process: `peak` resident, and `pss`, its share of what is shared."""
-    result = {"peak": 0, "pss": 0}
+    """Return KiB of a process: `peak` and `rss`, its share `pss` of what is shared."""
+    result = {"peak": 0, "rss": 0, "pss": 0}
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 result["peak"] = int(line.split()[1])
+            if line.startswith("VmRSS:"):
+                result["rss"] = int(line.split()[1])
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 result["pss"] = int(line.split()[1])

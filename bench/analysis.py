@@ -93,19 +93,27 @@ class Analysis:
         return [name for name in self.contenders if name in found]
 
     def ours(self) -> list[str]:
-        """Return gangway's own."""
-        return [name for name, contender in self.contenders.items() if contender["ours"]]
+        """Return gangway's own with an agent, which is how it is by default."""
+        return [
+            name
+            for name, contender in self.contenders.items()
+            if contender["ours"] and not contender["direct"]
+        ]
 
     def peers(self, name: str) -> list[str]:
-        """Return who else works on the same engine."""
+        """Return who else works on the same engine, gangway without an agent included."""
         engine = self.contenders[name]["engine"]
         return [
             other
             for other, contender in self.contenders.items()
-            if contender["engine"] == engine
-            and not contender["ours"]
-            and contender["tool"] != "cli"
+            if contender["engine"] == engine and contender["tool"] != "cli" and other != name
         ]
+
+    def program(self, name: str) -> str:
+        """Return who uses the same engine's own program, '' where nobody does."""
+        engine = self.contenders[name]["engine"]
+        same = (n for n, c in self.contenders.items() if c["engine"] == engine)
+        return next((n for n in same if self.contenders[n]["tool"] == "cli"), "")
 
     # Times.
 

@@ -1,7 +1,8 @@
 """Who takes part: one line each. A new way into a container, or a new peer, is one line more here.
 
 `pace` says how many tasks a run of it has (works.py): fast ones get 100, slow ones fewer, because
-a round is to take minutes. `plain` is for peers as they are by default, without pipelining.
+a round is to take minutes, and fewer rounds. `plain` is for peers as they are by default, without
+pipelining.
 """
 
 from __future__ import annotations
@@ -51,26 +52,45 @@ class Contender:
     stream: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     leave_out: frozenset[str] = frozenset()
+    # Whether a broker keeps agents for it, which outlive a run.
+    keeps: bool = False
 
     @property
     def ours(self) -> bool:
         """Tell whether this is gangway."""
         return self.name.startswith("gangway")
 
-
-def ours(engine: str, connection: str, stream: str) -> Contender:
-    """Return gangway's plugin for an engine, with the settings that it has by default."""
-    return Contender(
-        name=f"gangway {connection}",
-        engine=engine,
-        connection=f"gangway.exec.{connection}",
-        plugin=f"{connection}.py",
-        stream=stream,
-    )
+    @property
+    def direct(self) -> bool:
+        """Tell whether this is gangway without an agent."""
+        return self.ours and not self.keeps
 
 
 # Rows that take minutes, for those that the other rows show as well.
 LONG = frozenset({"role", "site"})
+
+
+def ours(engine: str, connection: str, stream: str) -> list[Contender]:
+    """Return gangway's plugin for an engine: as it is by default, and without an agent."""
+    agent = Contender(
+        name=f"gangway {connection}",
+        engine=engine,
+        pace="fast",
+        connection=f"gangway.exec.{connection}",
+        plugin=f"{connection}.py",
+        stream=stream,
+        keeps=True,
+    )
+    direct = replace(
+        agent,
+        name=f"gangway {connection} direct",
+        pace="pipelined",
+        settings={"ANSIBLE_GANGWAY_AGENT": "false"},
+        leave_out=LONG
+        | {"template", "stat", "facts", "again", "transfer", "scale", "workers", "kept"},
+        keeps=False,
+    )
+    return [agent, direct]
 
 
 def stock(
@@ -84,7 +104,7 @@ def stock(
         pace="plain",
         connection=connection,
         stream=stream,
-        leave_out=LONG | {"template", "stat", "cold"},
+        leave_out=LONG | {"template", "stat", "cold", "again"},
     )
     pipelined = replace(
         default,
@@ -102,10 +122,10 @@ def dd(engine: str, stream: str) -> Contender:
 
 
 CONTENDERS = [
-    ours("runc", "runc", "runc"),
-    ours("docker", "docker", "docker"),
-    ours("kubernetes", "kubectl", "kubectl"),
-    ours("podman", "podman", "podman"),
+    *ours("runc", "runc", "runc"),
+    *ours("docker", "docker", "docker"),
+    *ours("kubernetes", "kubectl", "kubectl"),
+    *ours("podman", "podman", "podman"),
     *stock("docker", "community.docker.docker", "docker"),
     *stock("docker", "community.docker.docker_api", "", leave_out=LONG),
     *stock("kubernetes", "kubernetes.core.kubectl", "kubectl"),
@@ -144,7 +164,7 @@ CONTENDERS = [
         tool="pyinfra",
         stream="docker",
         leave_out=frozenset(
-            {"ping", "template", "stat", "loop", "facts", "cold", "adhoc", "role", "site"}
+            {"ping", "template", "stat", "loop", "facts", "cold", "adhoc", "again", "role", "site"}
         ),
     ),
     dd("runc", "runc"),

@@ -87,9 +87,19 @@ class Engine:
     def run(self, script: str, name: str = CONTAINER) -> str:
         """Run a shell script in a container, untimed; return its stdout."""
         argv = self.exec(name, "/bin/sh", "-c", script)
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.env, timeout=60
-        )
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=self.env,
+                timeout=60,
+            )
+        except subprocess.TimeoutExpired:
+            raise CannotStart(
+                f"{self.bed}: `{script}` did not end within 60 s in the container {name}"
+            ) from None
         if done.returncode != 0:
             said = done.stderr.strip() or f"exit status {done.returncode}"
             raise CannotStart(f"{self.bed}: `{script}` failed in the container {name}: {said}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from taskstats import Listener, Program, descendants, programs
 from tools import Job
 
 RUN_SECONDS = 600
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 SAID = 2000  # bytes of a failed run's last words
 
 
@@ -41,18 +43,25 @@ class Meter:
         self.engine = engine
         self.listener = listener
 
-    def measure(self, job: Job, targets: list[Target], stream: str = "") -> dict[str, Any]:
+    def measure(
+        self, job: Job, targets: list[Target], stream: str = "", seconds: float = RUN_SECONDS
+    ) -> dict[str, Any]:
         """Run the job and return its figures; raise Failed with its last words.
 
-        Seconds, KiB and bytes. `stream` names the program that carries the exec stream.
+        Seconds, KiB and bytes. `stream` names the program that carries the exec stream, `seconds`
+        is what the job may take.
         """
         daemons = self.engine.daemon_pids() if self.engine else []
         known = accounting.living()
+        namespaces = {target.namespace for target in targets}
+        kept = accounting.clocks(accounting.left_behind(job.programs, namespaces))
         if self.listener:
             self.listener.take()
             self.listener.lost = False
         before = accounting.look(daemons, targets)
-        pid, status, wall, cpu = self._run(job)
+        pid, status, wall, cpu = self._run(job, seconds)
+        left = accounting.clocks(accounting.left_behind(job.programs, namespaces))
+        cpu += accounting.difference(kept, left)
         after = accounting.look(daemons, targets)
         if status != 0:
             raise Failed(last_words(job, status))
@@ -79,7 +88,7 @@ class Meter:
         ours = descendants(self.listener.take(), roots, helpers, accounting.parent_of)
         return programs(ours)
 
-    def _run(self, job: Job) -> tuple[int, int, float, float]:
+    def _run(self, job: Job, seconds: float) -> tuple[int, int, float, float]:
         """Return pid and exit status, wall seconds, and CPU with what the command waited for."""
         with (job.cwd / "output").open("wb") as output:
             start = time.perf_counter()
@@ -93,7 +102,9 @@ class Meter:
                 start_new_session=True,
             )
             try:
-                self._wait(process.pid, start + RUN_SECONDS)
+                # Who wants more than half of the machine's memory would slow down everybody else.
+                resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY, MEMORY))
+                self._wait(process.pid, start, seconds)
             except BaseException:
                 end(process.pid)
                 os.waitpid(process.pid, 0)
@@ -104,15 +115,15 @@ class Meter:
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.pid, process.returncode, wall, usage.ru_utime + usage.ru_stime
 
-    def _wait(self, pid: int, deadline: float) -> None:
+    def _wait(self, pid: int, start: float, seconds: float) -> None:
         """Wait until the process has ended, and take over the kernel's records meanwhile."""
         descriptor = os.pidfd_open(pid)
         try:
             while not select.select([descriptor], [], [], 0.5)[0]:
                 if self.listener:
                     self.listener.read()
-                if time.perf_counter() > deadline:
-                    raise Failed(f"it did not end within {RUN_SECONDS} s")
+                if time.perf_counter() > start + seconds:
+                    raise Failed(f"it did not end within {seconds:g} s")
         finally:
             os.close(descriptor)
 
@@ -146,10 +157,7 @@ class Meter:
         for (pid, start), name in accounting.living().items():
             if (pid, start) in known:
                 continue
-            ancestor = pid
-            while ancestor > 1 and ancestor not in roots:
-                ancestor = accounting.parent_of(ancestor)
-            if ancestor in roots or accounting.runs_from(pid, directory):
+            if accounting.descends(pid, lambda p: p in roots or accounting.runs_from(p, directory)):
                 found.append({"name": name, **accounting.memory(pid)})
         return found
 

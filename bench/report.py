@@ -6,8 +6,14 @@ from collections.abc import Iterable
 from statistics import median
 
 from analysis import ORACLE, Analysis, Spread, percentile
+from goals import GOALS
 from results import Results
 
+KEPT = {
+    "broker": "agents, one in each container",
+    "target": "after a command, a ping and a copy",
+    "growth": "commands in a row",
+}
 HEAD = """\
 # Results
 
@@ -28,7 +34,7 @@ def markdown(results: Results) -> str:
         for name, found in meta["versions"].items()
     )
     head = HEAD.format(**(meta | meta["machine"] | {"versions": versions}))
-    parts = [faster, above, details, transfers, scale, workers, processes, failures]
+    parts = [goals, faster, above, details, transfers, scale, workers, kept, processes, failures]
     return head + "\n".join(text for part in parts if (text := part(analysis))) + "\n"
 
 
@@ -61,6 +67,26 @@ def times(ratio: Spread | None) -> str:
 def rows_of(analysis: Analysis) -> list[str]:
     """Return the rows, the play without tasks left out."""
     return [name for name in analysis.names("rows") if name != "empty"]
+
+
+def goals(analysis: Analysis) -> str:
+    """Return what gangway is to reach, and whether it does."""
+    names = [n for n in analysis.ours() if any(goal.figure(analysis, n) for goal in GOALS)]
+    rows = []
+    for goal in GOALS:
+        cells, limits = [], set()
+        for name in names:
+            value, limit = goal.figure(analysis, name), goal.limit(analysis, name)
+            if value is None or limit is None:
+                cells.append("")
+                continue
+            limits.add(number(limit))
+            missed = "" if goal.met(value, limit) else " **missed**"
+            cells.append(number(value) + missed)
+        if any(cells):
+            sign = "≥" if goal.at_least else "≤"
+            rows.append([goal.what, f"{sign} {' or '.join(sorted(limits))}", *cells])
+    return "## Goals\n\n" + table(["what", "goal", *names], rows) if rows else ""
 
 
 def faster(analysis: Analysis) -> str:
@@ -172,15 +198,7 @@ def transfers(analysis: Analysis) -> str:
     ]
     rows = []
     for name in who:
-        engine = analysis.contenders[name]["engine"]
-        base = next(
-            (
-                other
-                for other, c in analysis.contenders.items()
-                if c["tool"] == "cli" and c["engine"] == engine
-            ),
-            None,
-        )
+        base = analysis.program(name)
         row = [name]
         for transfer in names:
             rate = analysis.rate(transfer, name)
@@ -238,6 +256,28 @@ def workers(analysis: Analysis) -> str:
     return (
         "## What a worker pays before its first byte\n\nMedian ms; Ansible forks a worker for each "
         "task.\n\n" + table(["contender", *steps], rows)
+    )
+
+
+def kept(analysis: Analysis) -> str:
+    """Return the memory of what stays between tasks."""
+    rows = []
+    for work in analysis.names("kept"):
+        title = KEPT.get(work.split()[0], work)
+        for name in analysis.doers("kept", work):
+            if error := analysis.error("kept", work, name):
+                rows.append([f"{title}, {name}: {cell(error)}", *[""] * 5])
+            for sample in analysis.samples("kept", work, name):
+                counts = [number(sample[k]) if k in sample else "" for k in ("commands", "agents")]
+                memory = [number(sample[k] / 1024) if k in sample else "" for k in ("rss", "pss")]
+                there = number(sample["processes"]) if "processes" in sample else ""
+                rows.append([f"{title}, {name}", *counts, *memory, there])
+    if not rows:
+        return ""
+    head = ["", "commands", "agents", "broker, MiB", "in the container, MiB", "processes there"]
+    return (
+        "## What is kept between tasks\n\nResident memory of the broker; in the container the sum "
+        "of each process's proportional share (PSS), with nothing running.\n\n" + table(head, rows)
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import tools
+from broker import NoBroker
 from contenders import Contender
 from engines import CONTAINER, CannotStart
 from measure import Failed
@@ -25,24 +26,24 @@ def run(bench: Bench, names: list[str], rounds: int | None = None) -> None:
     if works and works[0] is not WORKS[0]:
         works = [WORKS[0], *works]  # the start-up is taken off all others
     tired: set[tuple[str, str]] = set()  # what failed is not tried again
-    total = rounds or bench.plan.rounds
+    total = rounds or max(bench.plan.rounds.values())
     for turn in range(total):
         for work in works:
             if turn >= work.rounds:
                 continue
             say(f"round {turn + 1} of {total}: {work.title}")
-            for contender in order(bench, work, turn):
+            for contender in order(bench, work, turn, rounds):
                 pair = (work.name, contender.name)
                 if pair not in tired and not once(bench, work, contender, turn):
                     tired.add(pair)
             bench.results.write()
 
 
-def order(bench: Bench, work: Work, turn: int) -> list[Contender]:
+def order(bench: Bench, work: Work, turn: int, rounds: int | None = None) -> list[Contender]:
     """Return who does this work; another one begins in each round."""
     found = bench.taking_part(work.name, ("ansible", "pyinfra"))
-    if turn >= bench.plan.plain_rounds:
-        found = [c for c in found if c.pace != "plain"]
+    if rounds is None:
+        found = [c for c in found if turn < bench.plan.rounds[c.pace]]
     if work.how == "site":  # the example knows no other engines
         found = [c for c in found if c.engine in ("runc", "docker", "kubernetes")]
     shift = turn * 5 % max(1, len(found))
@@ -54,7 +55,7 @@ def once(bench: Bench, work: Work, contender: Contender, turn: int) -> bool:
     count = work.count(contender.pace, bench.plan.share)
     try:
         figures = figures_of(bench, work, contender, count, f"{turn}-{len(bench.results.samples)}")
-    except (Failed, CannotStart, LookupError) as error:
+    except (Failed, CannotStart, NoBroker, LookupError) as error:
         say(f"  {contender.name}: {error}")
         bench.results.add("rows", work.name, contender.name, turn, count=count, error=str(error))
         return False
@@ -74,7 +75,11 @@ def figures_of(
             stack.callback(engine.remove, FRESH)
             engine.make(FRESH)
             targets = [engine.target(FRESH)]
+        if contender.keeps:
+            bench.end_broker(contender)
         job = tools.job(contender, engine, bench.place, work, count, name, container)
+        if work.warm:
+            bench.measure(contender, job, targets)
         if work.how == "site":
             assert engine
             tools.stop_site(engine, job)

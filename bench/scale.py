@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker import NoBroker
 from contenders import Contender
 from engines import CONTAINER, CannotStart, Runc
 from measure import Failed
@@ -51,8 +52,10 @@ def run(bench: Bench) -> None:
 def add(bench: Bench, contender: Contender, row: str, turn: int, job: object, used: list) -> None:
     """Take one sample."""
     try:
+        if contender.keeps:
+            bench.end_broker(contender)
         figures = bench.measure(contender, job, used)
-    except Failed as error:
+    except (Failed, NoBroker) as error:
         say(f"  {contender.name}: {error}")
         bench.results.add("scale", row, contender.name, turn, error=str(error))
         return

@@ -14,13 +14,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import broker
 import environments
 from accounting import Target
-from contenders import ENVIRONMENTS, PLAIN, Contender
+from contenders import ENVIRONMENTS, GANGWAY, PLAIN, Contender
 from engines import CONTAINER, ENGINES, ROOT, CannotStart, Engine
-from measure import Failed, Meter, open_listener
+from measure import RUN_SECONDS, Failed, Meter, open_listener
 from results import Results, machine, today
-from tools import KEPT, Job, Place, play, pyinfra
+from tools import KEPT, Job, Place, environment, play, pyinfra
 from works import DIRECTORY, WHOLE, WORKS, Plan
 
 
@@ -31,7 +32,7 @@ class Bench:
         self, plan: Plan, contenders: list[Contender], wheel: Path | None, out: Path
     ) -> None:
         self.plan = plan
-        self.contenders = [c for c in contenders if c.pace in plan.paces]
+        self.contenders = [c for c in contenders if c.pace in plan.rounds]
         self.wheel = wheel
         self.out = out
         self.results = Results({"plan": plan.name}, out / "results.json")
@@ -64,6 +65,10 @@ class Bench:
             raise SystemExit(f"bench: {next(iter(self.results.failures.values()))}")
         for bed in sorted({c.engine for c in self.contenders if c.environment in ready}):
             self._start(bed)
+        for contender in self.contenders:
+            if contender.keeps and contender.engine in self.engines and GANGWAY in ready:
+                self._stack.callback(self.end_broker, contender)  # before its containers go
+                break
         listener, reason = open_listener()
         if listener:
             self._stack.callback(listener.close)
@@ -169,12 +174,25 @@ class Bench:
         return self.engines[contender.engine] if contender.engine else None
 
     def measure(
-        self, contender: Contender, job: Job, targets: list[Target] | None = None
+        self,
+        contender: Contender,
+        job: Job,
+        targets: list[Target] | None = None,
+        seconds: float = RUN_SECONDS,
     ) -> dict[str, Any]:
         """Time a job; `targets` where they are not the usual container."""
         if targets is None:
             targets = self.targets.get(contender.engine, [])
-        return self.meters[contender.engine].measure(job, targets, contender.stream)
+        return self.meters[contender.engine].measure(job, targets, contender.stream, seconds)
+
+    def end_broker(self, contender: Contender) -> None:
+        """End the broker of a contender and its agents, so that what follows begins without."""
+        broker.stop(self.environment(contender))
+
+    def environment(self, contender: Contender) -> dict[str, str]:
+        """Return the environment of a contender's programs outside of a run."""
+        engine = self.engine(contender)
+        return environment(contender, engine, self.place.base, self.place.facts)
 
     def fail(self, contender: Contender, reason: str) -> None:
         """Leave a contender out of all that follows, and say why."""
@@ -205,7 +223,7 @@ def newest_wheel() -> Path | None:
 
 def description(contender: Contender) -> dict[str, Any]:
     """Return what a report has to know of a contender."""
-    keys = ("engine", "tool", "pace", "stream", "ours")
+    keys = ("engine", "tool", "pace", "stream", "ours", "direct")
     return {key: getattr(contender, key) for key in keys}
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from contenders import Contender
 from engines import CONTAINER, CannotStart
-from measure import RUN_SECONDS, Failed
+from measure import Failed
 from session import Bench, say
 from tools import play
 from works import DIRECTORY, HERE, MIB
 
 REMOTE = f"{DIRECTORY}/transfer"
+SECONDS = 180  # for all transfers of a size in one direction
 
 
 def run(bench: Bench) -> None:
@@ -70,14 +72,15 @@ def once(
                     "transfers", f"{direction} {size}", contender.name, turn, seconds=seconds
                 )
         return True
-    except (Failed, CannotStart) as error:
+    except (Failed, CannotStart, subprocess.TimeoutExpired) as error:
         say(f"  {contender.name}: {error}")
         bench.results.add(
             "transfers", f"{direction} {size}", contender.name, turn, error=str(error)
         )
         return False
     finally:
-        engine.run(f"rm -f {REMOTE}")
+        with suppress(CannotStart):
+            engine.run(f"rm -f {REMOTE}")
 
 
 def through_plugin(
@@ -94,7 +97,7 @@ def through_plugin(
         [{"bench_transfer": arguments} for _ in range(times)],
         settings={"ANSIBLE_ACTION_PLUGINS": str(HERE / "plugins/action")},
     )
-    figures = bench.measure(contender, job)
+    figures = bench.measure(contender, job, seconds=SECONDS)
     return [result["seconds"] for result in figures["results"]]
 
 
@@ -136,7 +139,7 @@ def call(argv: list[str], env: dict[str, str], **streams: object) -> str:
         argv,
         stderr=subprocess.PIPE,
         env=env,
-        timeout=RUN_SECONDS,
+        timeout=SECONDS,
         **options,  # type: ignore[call-overload]
     )
     if done.returncode != 0:

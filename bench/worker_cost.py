@@ -57,7 +57,12 @@ def steps(name, variables):
         times.append(time.perf_counter())
         connection._connect()
         times.append(time.perf_counter())
-        names = ("load the plugin", "read its options", "connect")
+        for _ in range(2):
+            status = connection.exec_command("true")[0]
+            if status != 0:
+                raise RuntimeError(f"`true` ended with {status}")
+            times.append(time.perf_counter())
+        names = ("load the plugin", "read its options", "connect", "run `true`", "once more")
         return {n: b - a for n, a, b in zip(names, times, times[1:], strict=False)}
 
     return measure
@@ -80,13 +85,21 @@ def main():
     # What ansible-playbook has imported and set up before it forks.
     from ansible import context
     from ansible.cli.playbook import PlaybookCLI
-    from ansible.plugins.loader import init_plugin_loader
+    from ansible.plugins.loader import (
+        become_loader,
+        connection_loader,
+        init_plugin_loader,
+        shell_loader,
+    )
 
     cli = PlaybookCLI(["ansible-playbook", "-i", "localhost,", os.devnull])
     cli.parse()
     init_plugin_loader()
     cli._play_prereqs()
     assert context.CLIARGS
+    # As PlaybookExecutor.run does, with all plugins that are in no collection.
+    for loader in (connection_loader, shell_loader, become_loader):
+        list(loader.all(class_only=True))
 
     import ansible.executor.playbook_executor
     import ansible.executor.process.worker  # noqa: F401

@@ -30,6 +30,8 @@ class Work:
     tasks: Callable[[int, str], list[Task]]
     fresh: bool = False
     how: str = "play"
+    # Whether what a run before has left behind may help: a broker and its agents.
+    warm: bool = False
     # Rounds at most: what takes long is done less often.
     rounds: int = 99
 
@@ -133,7 +135,7 @@ WORKS = [
         counts={"fast": 1, "pipelined": 1, "plain": 1},
         tasks=repeated("ansible.builtin.ping", lambda i, run: {}),
         fresh=True,
-        rounds=2,
+        rounds=3,
     ),
     Work(
         name="adhoc",
@@ -142,7 +144,17 @@ WORKS = [
         counts={"fast": 1, "pipelined": 1, "plain": 1},
         tasks=lambda count, run: [],
         how="adhoc",
-        rounds=2,
+        rounds=3,
+    ),
+    Work(
+        name="again",
+        title="ansible -m ping once more, warm: within a minute of the one before",
+        unit="play",
+        counts={"fast": 1, "pipelined": 1, "plain": 1},
+        tasks=lambda count, run: [],
+        how="adhoc",
+        warm=True,
+        rounds=3,
     ),
     Work(
         name="role",
@@ -173,29 +185,28 @@ MIB = 1 << 20
 class Plan:
     """How much of it: `full` for the table in RESULTS.md, `quick` for a look, `tiny` for tests.
 
-    `sizes` are transfers in MiB with how many of each; `scale` has pairs of targets and forks.
+    `rounds` has how many by the pace of a contender; a pace that is missing takes no part. `sizes`
+    are transfers in MiB with how many of each; `scale` has pairs of targets and forks.
     """
 
     name: str
-    rounds: int
-    plain_rounds: int  # of contenders that are slow by default
+    rounds: dict[str, int]
     share: float
-    paces: tuple[str, ...]
     leave_out: frozenset[str]
     sizes: dict[int, int]
     transfer_rounds: int
     scale: tuple[tuple[int, int], ...]
     scale_rounds: int
     forked: int  # workers per contender that the cost of a worker is taken from
+    kept: tuple[int, ...]  # agents that a broker is measured with
+    long: int  # tasks in a row after which nothing may have grown
 
 
 PLANS = {
     "full": Plan(
         name="full",
-        rounds=3,
-        plain_rounds=2,
+        rounds={"fast": 5, "pipelined": 3, "plain": 2},
         share=1.0,
-        paces=("fast", "pipelined", "plain"),
         leave_out=frozenset(),
         sizes={1: 5, 100: 2, 1024: 1},
         transfer_rounds=1,
@@ -205,31 +216,33 @@ PLANS = {
         ),
         scale_rounds=1,
         forked=30,
+        kept=(1, 50, 200),
+        long=10_000,
     ),
     "quick": Plan(
         name="quick",
-        rounds=1,
-        plain_rounds=0,
+        rounds={"fast": 1, "pipelined": 1},
         share=0.5,
-        paces=("fast", "pipelined"),
         leave_out=frozenset({"template", "stat", "cold", "role", "site"}),
         sizes={1: 3, 100: 1},
         transfer_rounds=1,
         scale=((1, 5), (10, 5), (10, 20)),
         scale_rounds=1,
         forked=10,
+        kept=(1, 10),
+        long=1_000,
     ),
     "tiny": Plan(
         name="tiny",
-        rounds=1,
-        plain_rounds=1,
+        rounds={"fast": 1, "pipelined": 1, "plain": 1},
         share=0.03,
-        paces=("fast", "pipelined", "plain"),
         leave_out=frozenset(),
         sizes={1: 1},
         transfer_rounds=1,
         scale=((1, 5), (3, 5)),
         scale_rounds=1,
         forked=3,
+        kept=(1, 3),
+        long=100,
     ),
 }

@@ -9,13 +9,21 @@ import pytest
 from analysis import Analysis, Spread, percentile, spread
 from results import Results
 
+
+def contender(engine: str, tool: str, pace: str, *, ours: bool = False) -> dict[str, Any]:
+    """Return what results hold of a contender."""
+    return {"engine": engine, "tool": tool, "pace": pace, "ours": ours, "direct": False}
+
+
 CONTENDERS = {
-    "gangway docker": {"engine": "docker", "tool": "ansible", "pace": "pipelined", "ours": True},
-    "peer": {"engine": "docker", "tool": "ansible", "pace": "plain", "ours": False},
-    "peer on runc": {"engine": "runc", "tool": "ansible", "pace": "plain", "ours": False},
-    "pyinfra": {"engine": "docker", "tool": "pyinfra", "pace": "pipelined", "ours": False},
-    "dd": {"engine": "docker", "tool": "cli", "pace": "pipelined", "ours": False},
-    "oracle": {"engine": "", "tool": "ansible", "pace": "fast", "ours": False},
+    "gangway docker": contender("docker", "ansible", "pipelined", ours=True),
+    "gangway docker direct": contender("docker", "ansible", "pipelined", ours=True)
+    | {"direct": True},
+    "peer": contender("docker", "ansible", "plain"),
+    "peer on runc": contender("runc", "ansible", "plain"),
+    "pyinfra": contender("docker", "pyinfra", "pipelined"),
+    "dd": contender("docker", "cli", "pipelined"),
+    "oracle": contender("", "ansible", "fast"),
 }
 WORKS = {
     "empty": {"title": "nothing", "unit": "play", "whole": True},
@@ -107,7 +115,9 @@ def test_rounds_that_only_one_has_count_for_neither() -> None:
 
 
 def test_peers_are_those_on_the_same_engine() -> None:
-    assert make().peers("gangway docker") == ["peer", "pyinfra"]
+    peers = ["gangway docker direct", "peer", "pyinfra"]
+    assert make().peers("gangway docker") == peers
+    assert make().ours() == ["gangway docker"]
 
 
 def test_failed_samples_have_no_figures_but_a_reason() -> None:

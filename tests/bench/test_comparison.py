@@ -8,7 +8,7 @@ import comparison
 from analysis import Analysis
 from results import Results
 
-OURS = {"engine": "docker", "tool": "ansible", "pace": "fast", "ours": True}
+OURS = {"engine": "docker", "tool": "ansible", "pace": "fast", "ours": True, "direct": False}
 CONTENDERS = {
     "gangway docker": OURS,
     "peer": OURS | {"ours": False},

@@ -38,6 +38,10 @@ def test_version_is_the_projects(repository: Path, wheel: Path) -> None:
         "ansible_gangway/_core.abi3.so",
         "ansible_gangway/_core.pyi",
         "ansible_gangway/py.typed",
+        *(
+            f"ansible_gangway/options/{engine}.json"
+            for engine in ("runc", "docker", "podman", "kubectl")
+        ),
     ],
 )
 def test_holds(wheel: Path, name: str) -> None:
