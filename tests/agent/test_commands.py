@@ -80,6 +80,23 @@ def test_without_credit_a_command_waits_and_others_do_not(edge_agent: Agent) -> 
     assert (result.stdout, result.stderr) == (bytes(1000000), bytes(1000000))
 
 
+def test_much_output_does_not_hold_up_an_answer(edge_agent: Agent) -> None:
+    """However many commands write: they wait in their pipes, not in the stream."""
+    agent = edge_agent
+    for _ in range(30):
+        agent.start("yes")
+    time.sleep(1)
+    agent.kept.clear()
+    agent.ping()
+    before = sum(len(frame.payload) for frame in agent.kept)
+    # What the two pipes and the agent's queue hold, and what was read for the last time.
+    assert PIPE < before < PIPE + WINDOW + 2 * PIPE + MIB // 4
+    for number in range(1, 31):
+        agent.cancel(number)
+    for number in range(1, 31):
+        agent.frame(EXIT, number)
+
+
 def test_stdout_and_stderr_share_the_credit(new_agent: Agent) -> None:
     number = new_agent.start("head -c 200000 /dev/zero; head -c 200000 /dev/zero >&2")
     time.sleep(0.5)
