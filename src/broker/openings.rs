@@ -173,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn an_opening_has_a_bound_that_grows_with_the_timeout() {
+        let mut openings = Openings::default();
+        openings.waiting.push(waiting(1, 1, "key"));
+        start(&mut openings).unwrap();
+        let opening = &mut openings.open[0];
+        let after =
+            |opening: &Opening, seconds| opening.is_late(opening.since + Duration::from_secs(seconds));
+        assert!(!after(opening, 59) && after(opening, 61));
+        opening.acquire.timeout = 30.0;
+        assert!(!after(opening, 119) && after(opening, 121));
+    }
+
+    #[test]
     fn a_refusal_is_remembered_for_a_while() {
         let mut openings = Openings::default();
         let now = Instant::now();

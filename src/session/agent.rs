@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::become_prompt::BecomePlugin;
-use super::boot::WARM;
 use super::direct::{KILL_TIME, MOST_OUTPUT, kill};
 use super::escalation::{Answer, Escalation};
 use super::fetch::Destination;
@@ -103,8 +102,7 @@ pub(super) fn exec_command(
     interrupt: &mut dyn Interrupt,
 ) -> Result<Way<CommandResult>> {
     let mut plain = None;
-    if WARM.is_some()
-        && stdin.len() <= LARGEST_MODULE
+    if stdin.len() <= LARGEST_MODULE
         && memchr::memmem::find(stdin, WRAPPER).is_some()
         && let Some(line) = PythonLine::parse(command)
     {

@@ -7,8 +7,7 @@ use crate::wire::message::{self, AgentHello};
 
 const AGENT: &str = include_str!("../../python/ansible_gangway/agent.py");
 const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
-/// What makes an interpreter warm; without it modules run as commands do.
-pub(super) const WARM: Option<&str> = None;
+const WARM: &str = include_str!("../../python/ansible_gangway/warm.py");
 
 /// What an agent is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl Boot {
         let python = |flag: bool| if flag { "True" } else { "False" };
         let operations = match serves {
             Serves::Commands => COMMANDS,
-            Serves::Modules => WARM.unwrap_or_default(),
+            Serves::Modules => WARM,
         };
         let source = format!(
             "{AGENT}\n{operations}\nmain({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",

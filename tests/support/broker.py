@@ -146,6 +146,7 @@ class Client(frames.Agent):
         self.seconds = seconds
         self._in, self._out = bytearray(), bytearray()
         self._next = 0
+        self._windows = {}
         self.kept = []
         self.agent = 0
         if greet:

@@ -1,0 +1,50 @@
+"""Warm interpreters over pipes, on every Python that they support."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.modules import Modules
+from support.skip import cannot_run
+
+VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+NEWEST = VERSIONS[-1]
+
+
+def interpreter(repository: Path, version: str) -> str:
+    """Return the path of this Python."""
+    find = [repository / "scripts" / "find-python", version]
+    found = subprocess.run(find, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
+    return found or cannot_run(f"modules on Python {version}: there is none on this machine")
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def python(request: pytest.FixtureRequest, repository: Path) -> str:
+    """Return the path of a Python, of every version in turn."""
+    return interpreter(repository, request.param)
+
+
+@pytest.fixture(scope="session")
+def newest(repository: Path) -> str:
+    """Return the path of the newest Python."""
+    return interpreter(repository, NEWEST)
+
+
+@pytest.fixture(scope="session")
+def warm(python: str) -> Iterator[Modules]:
+    """Return a warm interpreter that all tests with this Python share, whatever they do in it."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    with Modules([python], env=environment) as modules:
+        yield modules
+
+
+@pytest.fixture
+def fresh(newest: str) -> Iterator[Modules]:
+    """Return a warm interpreter of the newest Python that this test may spoil."""
+    with Modules([newest]) as modules:
+        yield modules

@@ -1,0 +1,139 @@
+"""Whatever a program does, it does the same in a warm interpreter as in a new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from support.frames import Result
+from support.modules import Modules, plainly
+from warm.programs import ENDS, FINALISES, FORKS, LEAKS, LOOK_AROUND, module
+
+BELOW = {"timeout": 60, "start_new_session": True}
+# pytest changes one of its own while the interpreter runs.
+OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+def compare(warm: Modules, python: str, program: str, env: dict[str, str] | None = None) -> Result:
+    """Run a program both ways; the results must be equal."""
+    text = module(program)
+    expected = plainly(python, text, env={**OUTSIDE, **(env or {})}, **BELOW)
+    result = warm.module(text, env or {})
+    assert forget(result.stderr) == forget(expected.stderr)
+    assert forget(result.stdout) == forget(expected.stdout)
+    assert result.exit == expected.exit
+    return result
+
+
+def forget(output: bytes) -> str:
+    """Return output without addresses."""
+    return re.sub("0x[0-9a-f]{6,}", "ADDRESS", output.decode(errors="replace"))
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_program_ends_as_in_a_new_interpreter(warm: Modules, python: str, name: str) -> None:
+    compare(warm, python, ENDS[name])
+
+
+@pytest.mark.parametrize("name", FINALISES)
+def test_what_is_left_at_the_end_is_finalised(warm: Modules, python: str, name: str) -> None:
+    compare(warm, python, FINALISES[name])
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_a_fork_of_the_program_ends_as_plain_python_does(
+    warm: Modules, python: str, name: str
+) -> None:
+    compare(warm, python, FORKS[name])
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_the_next_task_finds_nothing_of_the_last(warm: Modules, python: str, name: str) -> None:
+    ended = warm.module(module(LEAKS[name]))
+    assert "rc" in ended.exit
+    look_around(warm, python)
+
+
+def look_around(
+    warm: Modules,
+    python: str,
+    env: dict[str, str] | None = None,
+    outside: dict[str, str] | None = None,
+) -> None:
+    """Compare all that a program sees; the interpreter was started with `outside`."""
+    text = module(LOOK_AROUND)
+    whole = {**OUTSIDE, **(outside or {}), **(env or {})}
+    expected = plainly(python, text, env=whole, **BELOW)
+    result = warm.module(text, env or {})
+    assert result.stderr == expected.stderr
+    assert json.loads(forget(result.stdout)) == json.loads(forget(expected.stdout))
+
+
+def test_a_program_sees_a_new_interpreter(warm: Modules, python: str) -> None:
+    look_around(warm, python)
+
+
+def test_variables_reach_the_program_alone(warm: Modules, python: str) -> None:
+    look_around(warm, python, {"GREETING": "é ü", "EMPTY": "", "OTHER": "a\nb"})
+    look_around(warm, python)
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LC_ALL"])
+def test_a_variable_that_an_interpreter_reads_early_is_refused(warm: Modules, name: str) -> None:
+    assert name in warm.module(module("print(1)"), {name: "x"}).exit["plain"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "flag"),
+    [
+        ({"PYTHONINSPECT": "1"}, []),
+        ({"PYTHONPATH": "relative"}, []),
+        ({"COVERAGE_PROCESS_START": "x"}, []),
+        ({}, ["-i"]),
+        ({}, ["-v"]),
+    ],
+)
+def test_an_interpreter_that_does_more_is_refused(
+    newest: str, environment: dict[str, str], flag: list[str]
+) -> None:
+    env = {**OUTSIDE, **environment}
+    with Modules([newest, *flag], env=env, stderr=None if not flag else -3) as warm:
+        assert "plain" in warm.module(module("print(1)")).exit
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "LANG": ""},
+        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1:replace"},
+        {"PYTHONUNBUFFERED": "1"},
+        {"PYTHONUTF8": "1"},
+        {"PYTHONDONTWRITEBYTECODE": "1"},
+        {"PYTHONWARNINGS": "error"},
+        {"PYTHONSAFEPATH": "1"},
+        {"PYTHONNOUSERSITE": "1"},
+        {"TZ": "America/New_York"},
+        {"PYTHONOPTIMIZE": "2"},
+    ],
+    ids=str,
+)
+def test_the_interpreters_own_settings_hold(python: str, environment: dict[str, str]) -> None:
+    with Modules([python], env={**OUTSIDE, **environment}) as warm:
+        look_around(warm, python, {}, environment)
+
+
+def test_a_directory_with_modules_is_what_it_is_for_plain_python(
+    newest: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shlex.py").write_text("print('mine')")
+    (tmp_path / "only_here.py").write_text("print('imported')")
+    text = module("import only_here, os, sys\nprint(os.getcwd(), sys.path[0])")
+    with Modules([newest], cwd=tmp_path) as warm:
+        result = warm.module(text)
+    expected = plainly(newest, text, cwd=tmp_path, env={**OUTSIDE, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert (result.stdout, result.exit) == (expected.stdout, expected.exit)
