@@ -333,7 +333,7 @@ impl Broker {
     }
 
     /// After the end of a request: ends an agent that had nothing else to wait for.
-    fn rest(&mut self, number: u32) {
+    pub(super) fn rest(&mut self, number: u32) {
         let over = |agent: &Agent| agent.retiring && agent.requests.is_empty();
         if self.agents.get(&number).is_some_and(over) {
             self.end_agent(number, "it was retired");
@@ -403,7 +403,6 @@ impl Broker {
                 self.tell(client, Kind::Lost, id, &Lost { said: why.to_owned() });
             }
         }
-        self.dispatch();
     }
 
     /// What time brings for agents.

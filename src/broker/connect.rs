@@ -28,12 +28,14 @@ use crate::wire::{VERSION, frame::Frame};
 const TICK: Duration = Duration::from_millis(100);
 /// What a broker's HELLO may take.
 const HELLO: Duration = Duration::from_secs(2);
-/// What a broker's start may take, and waiting for somebody else's.
+/// What a broker's start may take.
 const START: Duration = Duration::from_secs(10);
+/// What waiting for somebody else's start may take.
+const LOCKED: Duration = Duration::from_secs(15);
 /// How often a broker may close a connection because it is just ending.
 const ATTEMPTS: u32 = 3;
 /// The variables that a broker's Python may need; the rest of the environment, secrets included, is not for a daemon.
-const KEPT: [&str; 5] = ["PATH", "HOME", "XDG_STATE_HOME", "LD_LIBRARY_PATH", "LC_ALL"];
+const KEPT: [&str; 4] = ["PATH", "HOME", "XDG_STATE_HOME", "LD_LIBRARY_PATH"];
 const PROGRAM: &str =
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from ansible_gangway import broker; broker.main()";
 
@@ -253,13 +255,13 @@ fn wait(
 
 /// Waits until somebody has started a broker, if need be ourselves.
 fn started(path: &ControlPath, start: &Start, interrupt: &mut dyn Interrupt) -> Result<UnixStream> {
-    let until = Instant::now() + START;
+    let until = Instant::now() + LOCKED;
     while Instant::now() < until {
         if let Some(lock) = Lock::take(path)? {
             if let Some(stream) = open(path, interrupt)? {
                 return Ok(stream);
             }
-            spawn(path, start, until, interrupt)?;
+            spawn(path, start, interrupt)?;
             let stream = open(path, interrupt)?;
             drop(lock);
             return stream.ok_or_else(|| refused("it ended as soon as it had started".to_owned()));
@@ -271,7 +273,11 @@ fn started(path: &ControlPath, start: &Start, interrupt: &mut dyn Interrupt) -> 
         }
     }
     let lock = path.lock();
-    Err(refused(format!("somebody else has been starting it for 10 seconds and holds {}", lock.display())))
+    Err(refused(format!(
+        "somebody else has been starting it for {} seconds and holds {}",
+        LOCKED.as_secs(),
+        lock.display()
+    )))
 }
 
 /// Held while a broker starts or ends. The file is removed by a broker that ends.
@@ -308,7 +314,8 @@ impl Lock {
 }
 
 /// Starts a broker and waits until it listens.
-fn spawn(path: &ControlPath, start: &Start, until: Instant, interrupt: &mut dyn Interrupt) -> Result<()> {
+fn spawn(path: &ControlPath, start: &Start, interrupt: &mut dyn Interrupt) -> Result<()> {
+    let until = Instant::now() + START;
     let python = &start.python;
     let mut command = Command::new(python);
     // Neither this environment's modules nor those of a user or of site-packages belong in a daemon.

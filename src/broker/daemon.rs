@@ -32,6 +32,12 @@ const BACKLOG: i32 = 4096;
 
 /// Serves until nobody needs it; `listening` is called once clients can connect.
 pub fn serve(path: &ControlPath, log: &Path, listening: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    // A task that panics would leave its client waiting; the end of the process is one that everybody sees.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(70);
+    }));
     let log = Log::open(log);
     let nofile = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: nofile.maximum, ..nofile };

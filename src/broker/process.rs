@@ -92,6 +92,8 @@ pub(super) struct Handles {
     stdin: Option<Sender>,
     stdout: Option<Receiver>,
     stderr: Option<Receiver>,
+    /// Stdin and stdout were made larger, once they had been full.
+    grown: (bool, bool),
 }
 
 /// Starts the process with the limit `nofile`; an errno when it cannot be.
@@ -169,7 +171,8 @@ fn replaced(text: &[u8], paths: &[(&[u8], OsString)]) -> OsString {
 
 impl Handles {
     fn new(child: Child) -> std::io::Result<Self> {
-        let mut handles = Self { child, exit: None, stdin: None, stdout: None, stderr: None };
+        let mut handles =
+            Self { child, exit: None, stdin: None, stdout: None, stderr: None, grown: (false, false) };
         handles.register().inspect_err(|_| {
             handles.kill();
             let _ = handles.child.wait();
@@ -233,16 +236,16 @@ pub(super) async fn serve(broker: Shared, number: u32, mut handles: Handles) {
         let wake = [end.filter(|_| !killed), last_words].into_iter().flatten().min();
         tokio::select! {
             () = poke.notified() => {}
-            () = writable(handles.stdin.as_ref()), if write => write_some(&broker, number, &mut handles.stdin),
+            () = writable(handles.stdin.as_ref()), if write => write_some(&broker, number, &mut handles),
             () = readable(handles.stdout.as_ref()), if !paused => {
-                read_some(&broker, number, Output::Stdout, &mut handles.stdout);
+                read_some(&broker, number, Output::Stdout, &mut handles);
                 if handles.stdout.is_none() && broker.borrow_mut().stream_ended(number) {
                     handles.stdin = None;
                     last_words = Some(Instant::now() + LAST_WORDS);
                 }
             }
             () = readable(handles.stderr.as_ref()), if !paused => {
-                read_some(&broker, number, Output::Stderr, &mut handles.stderr);
+                read_some(&broker, number, Output::Stderr, &mut handles);
             }
             () = exited(handles.exit.as_ref()), if status.is_none() => {
                 status = handles.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0)));
@@ -288,47 +291,44 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-fn write_some(broker: &Shared, number: u32, pipe: &mut Option<Sender>) {
+fn write_some(broker: &Shared, number: u32, handles: &mut Handles) {
     let mut broker = broker.borrow_mut();
-    let (Some(open), Some(process)) = (pipe.as_ref(), broker.processes.get_mut(&number)) else { return };
+    let (Some(pipe), Some(process)) = (&handles.stdin, broker.processes.get_mut(&number)) else { return };
     let piece = process.outbox.piece();
-    let large = piece.len() >= PIPE;
-    match open.try_write(piece) {
+    if piece.len() > PIPE && !std::mem::replace(&mut handles.grown.0, true) {
+        let _ = sys::tune_pipe(pipe);
+    }
+    match pipe.try_write(piece) {
         Ok(count) => {
             let begun = process.outbox.wrote(count);
             broker.begun(number, &begun);
-            if large {
-                let _ = sys::tune_pipe(open);
-            }
         }
         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
         Err(_) => {
-            *pipe = None;
+            handles.stdin = None;
             broker.input_closed(number);
         }
     }
 }
 
 /// Reads once; true when there may be more.
-fn read_some(broker: &Shared, number: u32, which: Output, pipe: &mut Option<Receiver>) -> bool {
+fn read_some(broker: &Shared, number: u32, which: Output, handles: &mut Handles) -> bool {
+    let pipe = if which == Output::Stdout { &mut handles.stdout } else { &mut handles.stderr };
     let Some(open) = pipe.as_ref() else { return false };
     let mut broker = broker.borrow_mut();
     let mut buffer = std::mem::take(&mut broker.buffer);
     let result = open.try_read(&mut buffer);
-    if matches!(result, Ok(PIPE)) {
+    if matches!(result, Ok(PIPE)) && which == Output::Stdout && !std::mem::replace(&mut handles.grown.1, true)
+    {
         let _ = sys::tune_pipe(open);
     }
     let more = match result {
-        Ok(0) => {
-            *pipe = None;
-            false
-        }
-        Ok(count) => {
+        Ok(count @ 1..) => {
             broker.said(number, which, &buffer[..count]);
             true
         }
         Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-        Err(_) => {
+        Ok(0) | Err(_) => {
             *pipe = None;
             false
         }
@@ -339,8 +339,8 @@ fn read_some(broker: &Shared, number: u32, which: Output, pipe: &mut Option<Rece
 
 /// Reads what an ended process has left behind; true when the next round must go on with that.
 fn drain(broker: &Shared, number: u32, handles: &mut Handles) -> bool {
-    let more = read_some(broker, number, Output::Stderr, &mut handles.stderr)
-        | read_some(broker, number, Output::Stdout, &mut handles.stdout);
+    let more = read_some(broker, number, Output::Stderr, handles)
+        | read_some(broker, number, Output::Stdout, handles);
     if more && let Some(process) = broker.borrow().processes.get(&number) {
         process.poke.notify_one();
     }

@@ -215,6 +215,10 @@ impl Broker {
                 }
                 self.dispatch();
             }
+            (Kind::GiveUp, Some(Route::Waiting)) => {
+                self.openings.waiting.retain(|waiting| (waiting.client, waiting.id) != (number, id));
+                self.unroute(number, id);
+            }
             (Kind::Data | Kind::End, Some(Route::Opening)) => self.input(number, id, &frame)?,
             (Kind::Data | Kind::End | Kind::Credit | Kind::Cancel, Some(Route::Request { agent, id })) => {
                 self.request_frame(agent, id, frame)?;
@@ -461,6 +465,7 @@ impl Broker {
             process.outbox = Outbox::default();
         }
         self.silence(number);
+        self.rest(number);
     }
 
     /// The stdout of a process has ended; true when that is the end of an agent.

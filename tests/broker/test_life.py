@@ -207,6 +207,18 @@ def test_an_agent_that_leaves_by_itself_is_forgotten_and_reaped(broker: Broker) 
         assert client.open()
 
 
+def test_an_agent_that_hears_nothing_any_more_is_ended(broker: Broker) -> None:
+    broker.start()
+    with broker.client() as client:
+        client.fake("import os, time; print(flush=True); os.close(0); time.sleep(60)")
+        (agent,) = client.status()["agents"]
+        number = client.start("true")
+        gone = client.answer(number)
+        assert gone.kind == GONE and gone.head == {"said": "it has ended"}
+        assert client.status()["agents"] == []
+        within(8, lambda: not is_alive(agent["client_pid"]))
+
+
 def test_ten_thousand_requests_do_not_make_it_grow(broker: Broker) -> None:
     pid = broker.start()
     size = lambda: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) << 12  # noqa: E731

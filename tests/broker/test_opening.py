@@ -286,3 +286,14 @@ def test_a_second_hello_or_a_wrong_version_is_refused(broker: Broker) -> None:
     with Client(broker.socket, os.getpid(), greet=False) as client:
         client.acquire()
         assert client.is_closed()
+
+
+def test_who_waits_may_give_up_waiting(broker: Broker) -> None:
+    broker.start()
+    with broker.client() as one, broker.client() as two:
+        number, waiting = opening(one), two.acquire()
+        two.send(GIVE_UP, waiting, {"reason": None})
+        last = two.acquire()
+        one.send(GIVE_UP, number, {"reason": None})
+        frame = two.next_frame()
+        assert (frame.kind, frame.id) == (START, last)

@@ -313,6 +313,19 @@ def test_another_users_process_on_the_socket_gets_no_word(broker: Broker, name: 
         )
 
 
+def test_another_user_is_not_served(broker: Broker) -> None:
+    broker.start()
+    program = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "print(s.recv(9))"
+    )
+    who = [f"--reuid={NOBODY}", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    command = ["setpriv", *who, sys.executable, "-I", "-c", program, str(broker.socket)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert said.stdout == "b''\n", said
+    assert "a connection of another user was closed" in broker.log
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
