@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ansible_gangway import _core
 from support import beds
 from support.ansible import Ansible
 from support.skip import cannot_run
@@ -55,6 +57,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run")
     for reason, count in reasons.items():
         terminalreporter.line(f"{count} {'test' if count == 1 else 'tests'}: {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brokers() -> Iterator[None]:
+    """Keep the brokers of this run, and their logs, apart from the developer's; end them after."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="gangway-") as directory:  # a socket's path is short
+        os.environ |= {"XDG_RUNTIME_DIR": directory, "XDG_STATE_HOME": f"{directory}/state"}
+        try:
+            yield
+        finally:
+            _core.broker_stop()
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def bed(name: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:

@@ -11,6 +11,7 @@ from support import targets
 
 # What leads an engine's client elsewhere, or through a proxy.
 SETTINGS = ("ANSIBLE_", "CONTAINER", "DOCKER_", "K8S_AUTH_", "KUBECONFIG", "XDG_")
+BROKERS = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME")  # of this run
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     monkeypatch.setenv("GANGWAY_CACHE", os.environ.get("GANGWAY_CACHE") or f"{cache}/gangway")
     for name in list(os.environ):
+        if name in BROKERS:
+            continue
         if name.startswith(SETTINGS) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")

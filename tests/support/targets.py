@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ansible_gangway
 from ansible_gangway import _core
 from support import beds
 
 # The ways to a container that the conformance suite takes: one exec of the engine per call, or an
-# agent that is kept in the container.
+# agent in the container that one exec keeps there.
 PATHS = ("direct", "agent")
 
 # What a session is opened with where a test says nothing else.
@@ -48,14 +48,56 @@ KUBECTL: dict[str, Any] = dict.fromkeys(
 ) | {"local_env": {}}
 
 
+# Seconds that an agent stays after the last play that used it.
+PERSIST = 10.0
+
+
 def agents() -> _core.Agents:
-    """Return how sessions of this process get agents, as the plugins tell it."""
+    """Return how sessions of this process get agents."""
     return _core.Agents(
         python=os.fsencode(sys.executable),
         package=os.fsencode(Path(ansible_gangway.__file__).resolve().parent.parent),
-        persist=10.0,
+        persist=PERSIST,
         play=os.getpid(),
     )
+
+
+class Watched:
+    """A session each of whose calls must have gone through an agent; else the test fails.
+
+    Large files must have a stream of their own; where no Python is, none must have been found.
+    """
+
+    def __init__(self, session: _core.Session, has_python: bool) -> None:
+        self.session = session
+        self.agent = "agent " if has_python else "direct: no Python"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def exec_command(self, *arguments: Any) -> Any:
+        """Make the call, and look at the path it took."""
+        result = self.session.exec_command(*arguments)
+        path = self.session.path()
+        assert path.startswith((self.agent, "interpreter ")), path
+        return result
+
+    def put_file(self, source: bytes, destination: bytes) -> str | None:
+        """Make the call, and look at the path it took."""
+        size = os.stat(source).st_size if os.path.exists(source) else 0
+        note = self.session.put_file(source, destination)
+        self._look(size)
+        return note
+
+    def fetch_file(self, source: bytes, destination: bytes) -> str | None:
+        """Make the call, and look at the path it took."""
+        note = self.session.fetch_file(source, destination)
+        self._look(os.stat(destination).st_size)
+        return note
+
+    def _look(self, size: int) -> None:
+        path = self.session.path()
+        assert path.startswith("direct: " if size > 1 << 20 else self.agent), path
 
 
 class Target:
@@ -68,16 +110,8 @@ class Target:
     def __init__(self, env: dict[str, str], path: str = "direct") -> None:
         self.env = env
         self.path = path
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """Return the arguments of a session that say nothing of its engine."""
-        return SHARED | ({"agents": agents()} if self.path == "agent" else {})
-
-    @property
-    def way(self) -> dict[str, Any]:
-        """Return the inventory variables that choose the path."""
-        return {"ansible_gangway_agent": self.path == "agent", "ansible_gangway_persist": 10}
+        # Of containers that are not made of `base`.
+        self.images = {"busybox": "busybox", "noshell": "noshell"}
 
     @property
     def recipe(self) -> list[Any]:
@@ -86,6 +120,14 @@ class Target:
 
     def session(self, container: str = "target", /, **options: Any) -> _core.Session:
         """Open a session on a container of the bed; `options` are _core's."""
+        if self.path == "direct":
+            return self._open(container, **options)
+        session = self._open(container, **{"agents": agents(), **options})
+        has_python = self.images.get(container, "base") == "base"
+        has_python &= b"PATH" not in options.get("env", {})
+        return cast(_core.Session, Watched(session, has_python))
+
+    def _open(self, container: str, /, **options: Any) -> _core.Session:
         raise NotImplementedError
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
@@ -107,6 +149,13 @@ class Target:
 
     def variables(self, container: str) -> dict[str, Any]:
         """Return the inventory variables that lead Ansible to a container of the bed."""
+        agent = "true" if self.path == "agent" else "false"
+        return self._variables(container) | {
+            "ansible_gangway_agent": agent,
+            "ansible_gangway_persist": PERSIST,
+        }
+
+    def _variables(self, container: str) -> dict[str, Any]:
         raise NotImplementedError
 
     def run(self, container: str, script: str, stdin: bytes | None = None) -> bytes:
@@ -129,6 +178,7 @@ class Target:
         arguments = [name, flag, image] + ([] if state == "running" else ["--state", state])
         beds.call(self.bed, remove, name)
         beds.call(self.bed, verb, *arguments)
+        self.images[name] = image
         try:
             yield name
         finally:
@@ -143,12 +193,9 @@ class Runc(Target):
     engine = bed = "runc"
     _verbs = ("create", "delete", "--rootfs")
 
-    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
-        """Open a session on a container of the bed."""
+    def _open(self, container: str, /, **options: Any) -> _core.Session:
         root = {"root": os.fsencode(self.env["GANGWAY_RUNC_ROOT"])}
-        return _core.runc(
-            container=container.encode(), **{**self.shared, **RUNC, **root, **options}
-        )
+        return _core.runc(container=container.encode(), **{**SHARED, **RUNC, **root, **options})
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `runc exec` command line."""
@@ -159,13 +206,11 @@ class Runc(Target):
         """Runc below the bed's root."""
         return ["runc", "--root", self.env["GANGWAY_RUNC_ROOT"]]
 
-    def variables(self, container: str) -> dict[str, Any]:
-        """Return the inventory variables of a container."""
+    def _variables(self, container: str) -> dict[str, Any]:
         return {
             "ansible_connection": "gangway.exec.runc",
             "ansible_host": container,
             "ansible_runc_root": self.env["GANGWAY_RUNC_ROOT"],
-            **self.way,
         }
 
 
@@ -178,12 +223,9 @@ class Docker(Target):
         super().__init__(env, path)
         self._host = f"-H {env['DOCKER_HOST']}".encode()
 
-    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
-        """Open a session on a container of the bed."""
+    def _open(self, container: str, /, **options: Any) -> _core.Session:
         here = {"extra_args": self._host}
-        return _core.docker(
-            container=container.encode(), **{**self.shared, **DOCKER, **here, **options}
-        )
+        return _core.docker(container=container.encode(), **{**SHARED, **DOCKER, **here, **options})
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `docker exec` command line."""
@@ -195,10 +237,8 @@ class Docker(Target):
         """Docker's client at the bed's daemon."""
         return ["docker", "-H", self.env["DOCKER_HOST"]]
 
-    def variables(self, container: str) -> dict[str, Any]:
-        """Return the inventory variables of a container."""
-        connection = {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
-        return connection | self.way
+    def _variables(self, container: str) -> dict[str, Any]:
+        return {"ansible_connection": "gangway.exec.docker", "ansible_host": container}
 
 
 class Podman(Target):
@@ -206,12 +246,9 @@ class Podman(Target):
 
     engine = bed = "podman"
 
-    def session(self, container: str = "target", **options: Any) -> _core.Session:
-        """Open a session on a container of the bed."""
+    def _open(self, container: str, /, **options: Any) -> _core.Session:
         here = {"executable": os.fsencode(self.env["GANGWAY_PODMAN"])}
-        return _core.podman(
-            container=container.encode(), **{**self.shared, **PODMAN, **here, **options}
-        )
+        return _core.podman(container=container.encode(), **{**SHARED, **PODMAN, **here, **options})
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `podman exec` command line."""
@@ -223,13 +260,11 @@ class Podman(Target):
         """Podman at the bed's storage."""
         return [self.env["GANGWAY_PODMAN"]]
 
-    def variables(self, container: str) -> dict[str, Any]:
-        """Return the inventory variables of a container."""
+    def _variables(self, container: str) -> dict[str, Any]:
         return {
             "ansible_connection": "gangway.exec.podman",
             "ansible_host": container,
             "ansible_podman_executable": self.env["GANGWAY_PODMAN"],
-            **self.way,
         }
 
 
@@ -239,15 +274,12 @@ class Kubectl(Target):
     engine, bed = "kubectl", "kubernetes"
     _verbs = ("pod", "delete", "--image")
 
-    def session(self, container: str = "target", /, **options: Any) -> _core.Session:
-        """Open a session on a pod of the bed."""
+    def _open(self, container: str, /, **options: Any) -> _core.Session:
         here = {
             "executable": os.fsencode(self.env["GANGWAY_KUBECTL"]),
             "kubeconfig": os.fsencode(self.env["KUBECONFIG"]),
         }
-        return _core.kubectl(
-            pod=container.encode(), **{**self.shared, **KUBECTL, **here, **options}
-        )
+        return _core.kubectl(pod=container.encode(), **{**SHARED, **KUBECTL, **here, **options})
 
     def command(self, container: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `kubectl exec` command line."""
@@ -259,10 +291,8 @@ class Kubectl(Target):
         """The bed's kubectl as the bed's administrator."""
         return [self.env["GANGWAY_KUBECTL"], "--kubeconfig", self.env["KUBECONFIG"]]
 
-    def variables(self, container: str) -> dict[str, Any]:
-        """Return the inventory variables of a pod."""
-        connection = {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
-        return connection | self.way
+    def _variables(self, container: str) -> dict[str, Any]:
+        return {"ansible_connection": "gangway.exec.kubectl", "ansible_host": container}
 
 
 ENGINES: dict[str, type[Target]] = {
