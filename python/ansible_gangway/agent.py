@@ -97,10 +97,10 @@ def read_up_to(fd, most):
 class Agent:
     """The stream, the requests on it, and the one loop."""
 
-    def __init__(self, config, directory, oom_score_adj, environment):
+    def __init__(self, config, directory, score, environment):
         self.config = config
         self.directory = directory  # where children start; None: where the agent is
-        self.oom_score_adj = oom_score_adj  # for children; None: as the agent's
+        self._score = score  # what become_first_victim returned
         self.environment = environment  # of children: bytes to bytes
         self.requests = {}  # id -> Request
         self.children = {}  # process id -> called with its wait status
@@ -205,6 +205,18 @@ class Agent:
             if not pid:
                 return
             self.children.pop(pid, lambda _: None)(status)
+
+    # What a child inherits
+
+    def give_score(self):
+        """Have the original memory score, for a child that is begun at once."""
+        if self._score:
+            os.pwrite(self._score[0], self._score[1], 0)
+
+    def take_score(self):
+        """Be the first victim again."""
+        if self._score:
+            os.pwrite(self._score[0], b"1000", 0)
 
     # The stream
 
@@ -582,31 +594,6 @@ class Task(Request):
 # Processes
 
 
-def pipes(agent, number, child):
-    """Fork a child with pipes on 0, 1 and 2 that calls `child`, which never returns.
-
-    An OSError means that there is no child.
-    """
-    fds = []
-    try:
-        for _ in range(3):
-            fds += os.pipe()
-        pid = fork(agent)
-    except OSError:
-        for fd in fds:
-            os.close(fd)
-        raise
-    if pid == 0:
-        try:
-            set_streams(fds[0], fds[3], fds[5])
-            child()
-        finally:
-            os._exit(127)
-    for fd in (fds[0], fds[3], fds[5]):
-        os.close(fd)
-    return Task(agent, number, pid, fds[1], fds[2], fds[4])
-
-
 def fork(agent):
     """Fork a child in a session of its own, with the exec's handlers of signals and memory score.
 
@@ -615,6 +602,7 @@ def fork(agent):
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     pid = None
+    agent.give_score()
     try:
         pid = os.fork()
         if pid == 0:
@@ -622,9 +610,9 @@ def fork(agent):
             signal.set_wakeup_fd(-1)
             for number, handler in agent.handlers.items():
                 signal.signal(number, handler)
-            if agent.oom_score_adj is not None:
-                set_oom_score_adj(agent.oom_score_adj)
     finally:
+        if pid != 0:
+            agent.take_score()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
 
@@ -764,28 +752,19 @@ def initial_environment():
     return {name: value for name, equals, value in pairs if name and equals}
 
 
-def set_oom_score_adj(value):
-    """Set the process's own; return whether that was possible."""
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        try:
-            os.write(fd, b"%d" % value)
-        finally:
-            os.close(fd)
-    except OSError:
-        return False
-    return True
-
-
 def become_first_victim():
     """Have the kernel end the agent, not the application, when memory runs out.
 
-    Returns the original value, for children; None when it is not changed.
+    Returns an open file that sets the score and what it was, or None where it cannot be set.
     """
-    original = contents("/proc/self/oom_score_adj")
-    if original and set_oom_score_adj(1000):
-        return int(original)
-    return None
+    path = "/proc/self/oom_score_adj"
+    original = contents(path)
+    try:
+        fd = os.open(path, os.O_WRONLY)
+        os.pwrite(fd, b"1000", 0)
+    except OSError:
+        return None
+    return fd, original.strip()
 
 
 def spare_memory(root="/sys/fs/cgroup", groups="/proc/self/cgroup"):
@@ -795,13 +774,13 @@ def spare_memory(root="/sys/fs/cgroup", groups="/proc/self/cgroup"):
     """
     spare = []
     for line in (contents(groups) or b"").decode("utf-8", "replace").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, limit, usage, key = root, "memory.max", "memory.current", b"inactive_file"
+        _, _, line = line.partition(":")
+        controllers, colon, path = line.partition(":")
+        if colon and not controllers:
+            top, limit, usage, total = root, "memory.max", "memory.current", b""
         elif "memory" in controllers.split(","):
-            top = root + "/memory"
+            top, total = root + "/memory", b"total_"
             limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            key = b"total_inactive_file"
         else:
             continue
         # A container often sees its own cgroup at the top, and the machine's path to it here.
@@ -812,7 +791,8 @@ def spare_memory(root="/sys/fs/cgroup", groups="/proc/self/cgroup"):
             if most and now and most.strip().isdigit() and int(most) < 1 << 60:
                 statistics = (contents(place + "/memory.stat") or b"").split()
                 known = dict(zip(statistics[::2], statistics[1::2]))
-                spare.append(int(most) - int(now) + int(known.get(key, 0)))
+                cache = [known.get(total + key, 0) for key in (b"active_file", b"inactive_file")]
+                spare.append(int(most) - int(now) + sum(map(int, cache)))
     return min(spare) if spare else None
 
 

@@ -10,28 +10,69 @@ import stat
 MOST_HELD = 1 << 20
 
 
+# What Python ignores although the exec did not.
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
 def execute(agent, number, head):
     """Serve exec: run `shell -c command`."""
     shell, command = blob(head["shell"]), blob(head["command"])
     enter(agent.directory)
+    fds = []
     try:
         program = find_program(shell, agent.environment)
         if not program:
-            raise Unable("%s is not in the container" % text(shell))
-
-        def child():
-            try:
-                for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
-                    signal.signal(ignored, signal.SIG_DFL)
-                os.execve(program, [shell, b"-c", command], agent.environment)
-            except OSError as error:
-                os.write(2, shell + b": " + said(error).encode() + b"\n")
-                os._exit(126)
-
-        pipes(agent, number, child)
+            raise Unable("there is no program %s in the container" % text(shell))
+        for _ in range(3):
+            fds += os.pipe()
+        streams = fds[0], fds[3], fds[5]
+        pid = spawn(agent, program, [shell, b"-c", command], streams)
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
     finally:
         if agent.directory:
             os.chdir("/")
+    for fd in streams:
+        os.close(fd)
+    Task(agent, number, pid, fds[1], fds[2], fds[4])
+
+
+def spawn(agent, program, argv, streams):
+    """Start a program as the exec itself would have been; return its process id.
+
+    posix_spawn copies no memory, which halves the time; older Pythons lack it. glibc's leaves the
+    signals 32 and 33 ignored, which are its own, as in all that its `system` and `popen` start.
+    """
+    if hasattr(os, "posix_spawn") and agent.handlers[signal.SIGCHLD] != signal.SIG_IGN:
+        moves = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in enumerate(streams)]
+        agent.give_score()
+        try:
+            return os.posix_spawn(
+                program,
+                argv,
+                agent.environment,
+                file_actions=moves,
+                setsid=True,
+                setsigdef=IGNORED,
+            )
+        except NotImplementedError:
+            pass  # this C library cannot begin a session
+        finally:
+            agent.take_score()
+    pid = fork(agent)
+    if pid == 0:
+        try:
+            set_streams(*streams)
+            for number in IGNORED:
+                signal.signal(number, signal.SIG_DFL)
+            os.execve(program, argv, agent.environment)
+        except OSError as error:
+            os.write(2, argv[0] + b": " + said(error).encode() + b"\n")
+        finally:
+            os._exit(126)
+    return pid
 
 
 # Of most shells, without a PATH.
@@ -41,7 +82,7 @@ DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def find_program(name, environment):
     """Return the path of a program, found as a shell would; None if there is none."""
     if b"/" in name:
-        return name if os.path.exists(name) else None
+        return name if os.access(name, os.X_OK) else None
     for directory in environment.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = os.path.join(directory or b".", name)
         if os.access(path, os.X_OK) and os.path.isfile(path):

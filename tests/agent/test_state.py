@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.conftest import Start
-from support.frames import Agent, Ended
+from support.frames import Agent, Ended, without_own_signals
 from support.skip import cannot_run
 
 NOBODY = 65534
@@ -45,18 +45,27 @@ def before_exec() -> None:
 SURROUNDINGS: dict[str, Any] = {
     "cwd": "/usr",
     "env": {b"A": b"it's\n\xff $x", b"EMPTY": b"", b"LC_ALL": b"C", b"PATH": os.environb[b"PATH"]},
-    "preexec_fn": before_exec,
 }
 
 
-def test_children_are_as_the_exec_itself(start: Start, python: str) -> None:
+def without_children() -> None:
+    """Do the same, and leave no zombies: then an agent must fork by itself."""
+    before_exec()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("prepare", [before_exec, without_children])
+def test_children_are_as_the_exec_itself(
+    start: Start, python: str, prepare: Callable[[], None]
+) -> None:
+    surroundings = SURROUNDINGS | {"preexec_fn": prepare}
     plain = subprocess.run(
-        ["/bin/sh", "-c", LOOK], stdin=subprocess.PIPE, capture_output=True, **SURROUNDINGS
+        ["/bin/sh", "-c", LOOK], stdin=subprocess.PIPE, capture_output=True, **surroundings
     )
     assert plain.returncode == 0, plain
-    result = start(python, **SURROUNDINGS).run(LOOK)
+    result = start(python, **surroundings).run(LOOK)
     assert result.stderr == plain.stderr
-    assert result.stdout.split(b"\n") == plain.stdout.split(b"\n")
+    assert without_own_signals(result.stdout) == without_own_signals(plain.stdout)
     for line in (b"0027", b"/usr", b"300", b"A=it's", b"\xff $x"):
         assert line in plain.stdout.split(b"\n")
 
