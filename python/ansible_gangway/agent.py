@@ -193,10 +193,10 @@ class Agent:
             self._timers.remove(timer)
 
     def _signalled(self, fd, _events):
-        """Reap children; a TERM, which engines' clients hand on, is a request to go."""
-        numbers = set(os.read(fd, 4096))
-        if numbers - {signal.SIGCHLD}:
-            self.lose("signal %d" % min(numbers - {signal.SIGCHLD}))
+        """Reap children; another signal (`pkill python` in a command) is a request to retire."""
+        for number in set(os.read(fd, 4096)) - {signal.SIGCHLD}:
+            complain("signal %d" % number)
+            self.ending = "signal %d" % number
         while self.children:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

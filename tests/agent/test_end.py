@@ -154,11 +154,21 @@ def close(agent: Agent) -> None:
     agent.process.stdout.close()
 
 
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT"])
+def test_a_signal_makes_it_retire(edge_agent: Agent, name: str) -> None:
+    """A command that kills every Python is not lost by that."""
+    pid = edge_agent.hello["pid"]
+    result = edge_agent.run(f"kill -{name} {pid}; sleep 0.3; head -c 1000000 /dev/zero; exit 4")
+    assert (result.exit, len(result.stdout)) == ({"rc": 4}, 1000000)
+    assert edge_agent.rest() == []
+    assert edge_agent.wait() == 0
+    assert edge_agent.words == f"gangway-agent: signal {signal.Signals['SIG' + name].value}\n"
+
+
 LOSSES: dict[str, Callable[[Agent], None]] = {
     "both ends closed": close,
     "stdin closed": lambda agent: agent.process.stdin.close(),  # type: ignore[union-attr]
     "stdout closed": lambda agent: agent.process.stdout.close(),  # type: ignore[union-attr]
-    "TERM": lambda agent: agent.process.terminate(),
     "an unknown kind": lambda agent: agent.send(99),
     "a frame for brokers": lambda agent: agent.send(64),
     "too long": lambda agent: agent.write(struct.pack(">BII", DATA, 1, 1 << 21)),
