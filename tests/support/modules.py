@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 from support.frames import WANT, Agent, Result
+
+# The environment of interpreters: pytest changes one variable of its own while they run.
+OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 # As the client cuts: the archive alone, and what stands before the call.
 CUTS = re.compile(
@@ -77,4 +81,4 @@ def plainly(python: str, text: bytes, **run: Any) -> Result:
     return Result({"rc": code if code >= 0 else 128 - code}, done.stdout, done.stderr)
 
 
-__all__ = ["Modules", "cut", "plainly"]
+__all__ = ["OUTSIDE", "Modules", "cut", "plainly"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.modules import Modules
+from support.modules import OUTSIDE, Modules
 from support.skip import cannot_run
 
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -38,8 +37,7 @@ def newest(repository: Path) -> str:
 @pytest.fixture(scope="session")
 def warm(python: str) -> Iterator[Modules]:
     """Return a warm interpreter that all tests with this Python share, whatever they do in it."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    with Modules([python], env=environment) as modules:
+    with Modules([python], env=OUTSIDE) as modules:
         yield modules
 
 

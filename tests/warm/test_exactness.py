@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 from support.frames import Result
-from support.modules import Modules, plainly
+from support.modules import OUTSIDE, Modules, plainly
 from warm.programs import ENDS, FINALISES, FORKS, LEAKS, LOOK_AROUND, module
 
 BELOW = {"timeout": 60, "start_new_session": True}
-# pytest changes one of its own while the interpreter runs.
-OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 def compare(warm: Modules, python: str, program: str, env: dict[str, str] | None = None) -> Result:

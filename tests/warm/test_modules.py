@@ -15,7 +15,7 @@ import pytest
 
 from support.captured import capture
 from support.frames import Result
-from support.modules import Modules, plainly
+from support.modules import OUTSIDE, Modules, plainly
 
 pytestmark = pytest.mark.plays
 
@@ -121,8 +121,7 @@ def lasting(value: Any) -> Any:
 def test_every_module_does_the_same(warm: Modules, python: str, texts: list[bytes]) -> None:
     for text in texts:
         reset()
-        environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-        expected = plainly(python, text, env=environment, start_new_session=True)
+        expected = plainly(python, text, env=OUTSIDE, start_new_session=True)
         plain_tree = tree()
         for pause in (0, 0.3):  # in which the interpreter prepares itself
             reset()
