@@ -724,6 +724,7 @@ class Child:
             sys.path.insert(0, "")
         for name, value in self.env:
             os.environb[name] = value
+        forget_bootstrap()
         if not temporary_directory():
             os.environ["TMPDIR"] = "/dev/shm"
         time.tzset()
@@ -762,8 +763,11 @@ class Child:
         codes, self.program = self.program.codes, None
         interrupted = False
         try:
-            for code in codes:
-                exec(code, namespace)
+            try:
+                for code in codes:
+                    exec(code, namespace)
+            finally:
+                flush_io()
             status = 0
         except SystemExit as error:
             if os.getpid() != self.pid:
@@ -779,6 +783,23 @@ class Child:
         if os.getpid() == self.pid:
             finish(status, before, interrupted)
         end_in_full(status, interrupted)
+
+
+def forget_bootstrap():
+    """Take the bootstrap out of what sudo tells the command it ran."""
+    told = os.environb.get(b"SUDO_COMMAND")
+    if told is not None:
+        bootstrap = contents("/proc/self/cmdline").split(b"\0")[-2]
+        os.environb[b"SUDO_COMMAND"] = told.replace(b" -c '" + bootstrap + b"'", b"")
+
+
+def flush_io():
+    """Flush as the interpreter does behind a program, before exit handlers and tracebacks."""
+    for name in ("stderr", "stdout"):
+        try:
+            getattr(sys, name).flush()
+        except BaseException:
+            pass
 
 
 def forget_file(namespace):
