@@ -2,6 +2,7 @@
 
 base     Debian with apt, python3, sudo, doas, ACL tools and German messages of what asks for a
          password; users `app` (1000) and `ops` (1001) in group `extra` (2000)
+modules  base, and what the modules of ansible-core ask for: git, pip, cron, ssh and the like
 busybox  one static busybox and links to it: a shell and small tools, no Python, no bash
 noshell  one static program that sleeps; nothing else can be started
 """
@@ -24,6 +25,12 @@ SUITE = "bookworm"
 RECIPE = 1  # part of the cache's key: raise it when the functions below change what they make
 # python3 is the whole standard library (python3-minimal is not), distutils its one separate part.
 PACKAGES = ["acl", "locales", "opendoas", "python3", "python3-distutils", "sudo"]
+# Programs and Python packages that modules call, in `modules` only.
+FOR_MODULES = [
+    *("bzip2", "ca-certificates", "cron", "file", "git", "gnupg", "iproute2", "iptables"),
+    *("openssh-client", "python3-apt", "python3-debian", "python3-pexpect", "python3-pip"),
+    *("python3-venv", "subversion", "unzip", "xz-utils", "zip"),
+]
 EXCLUDED = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"]
 INCLUDED = [f"/usr/share/locale/de/LC_MESSAGES/{name}.mo" for name in ("Linux-PAM", "sudo*")]
 CUSTOMIZE = [  # shell commands; "$1" is the new root
@@ -42,24 +49,34 @@ GROUP = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n"
 
 def archive(name: str) -> Path:
     """Return the tar file of the root file system `name`, made first if the cache has none."""
-    build = {"base": build_base, "busybox": build_busybox, "noshell": build_noshell}.get(name)
+    build = BUILDERS.get(name)
     if build is None:
-        raise _bed.BedError(f"no root file system is named {name!r}: base, busybox, noshell are")
-    parts = [RECIPE, PACKAGES, EXCLUDED, INCLUDED, CUSTOMIZE, PASSWD, GROUP, platform.machine()]
-    recipe = json.dumps(parts)
-    key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+        raise _bed.BedError(f"no root file system is named {name!r}: {', '.join(BUILDERS)} are")
+    recipe = [RECIPE, PACKAGES, EXCLUDED, INCLUDED, CUSTOMIZE, PASSWD, GROUP, platform.machine()]
+    recipe += [FOR_MODULES] if name == "modules" else []
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     return _bed.cached(_bed.cache_dir("rootfs") / f"{name}-{SUITE}-{key}.tar", build)
 
 
 def build_base(target: Path) -> None:
     """Write Debian's root file system to `target`, from the mirrors of this machine's apt."""
+    build_debian(target, PACKAGES)
+
+
+def build_modules(target: Path) -> None:
+    """Write the same with more packages."""
+    build_debian(target, PACKAGES + FOR_MODULES)
+
+
+def build_debian(target: Path, packages: list[str]) -> None:
+    """Write a root file system with `packages` to `target`."""
     _bed.require({"mmdebstrap": "mmdebstrap"})
     with tempfile.TemporaryDirectory() as scratch:
         # mmdebstrap's apt does not read this machine's settings: a proxy, date checks.
         options = Path(scratch, "apt.conf")
         options.write_text(_bed.run(["apt-config", "dump", "Acquire"]).stdout)
         argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=tar"]
-        argv += [f"--include={','.join(PACKAGES)}", f"--aptopt={options}"]
+        argv += [f"--include={','.join(packages)}", f"--aptopt={options}"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
         argv += [f"--dpkgopt=path-include={pattern}" for pattern in INCLUDED]
         argv += [f"--customize-hook={command}" for command in CUSTOMIZE]
@@ -134,6 +151,14 @@ def static_busybox() -> bytes:
         file = tar.extractfile("./bin/busybox")
         assert file is not None
         return file.read()
+
+
+BUILDERS = {
+    "base": build_base,
+    "modules": build_modules,
+    "busybox": build_busybox,
+    "noshell": build_noshell,
+}
 
 
 def add(tar: tarfile.TarFile, path: str, mode: int, content: bytes = b"", owner: int = 0) -> None:

@@ -1,0 +1,69 @@
+"""Modules of collections that most people have, from the `ansible` package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.release import __version__ as core
+
+from modules.test_modules import NEWEST
+from modules.test_ways import named
+from modules.twins import Twins
+from peers import installed
+
+GENERAL, POSIX = "community.general", "ansible.posix"
+INI = {"path": "/srv/work/ini", "section": "one", "option": "key"}
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a"
+TASKS: list[dict[str, Any]] = [
+    {f"{GENERAL}.ini_file": {**INI, "value": "1", "mode": "0640"}},
+    {f"{GENERAL}.ini_file": {**INI, "value": "2", "backup": True}, "diff": True},
+    {f"{GENERAL}.ini_file": {**INI, "state": "absent"}, "check_mode": True, "diff": True},
+    {f"{GENERAL}.ini_file": {"path": "/no/such/ini", "option": "a", "value": "b"}},
+    {f"{GENERAL}.archive": {"path": "/srv/start/parts", "dest": "/srv/work/made.tar"}},
+    {f"{GENERAL}.xml": {"path": "/srv/work/ini", "xpath": "/a"}},
+    {f"{GENERAL}.git_config": {"name": "user.name", "value": "A", "scope": "global"}},
+    {f"{GENERAL}.cronvar": {"name": "PATH", "value": "/bin", "user": "root"}},
+    {f"{GENERAL}.sudoers": {"name": "app", "user": "app", "commands": "/bin/true"}},
+    {f"{GENERAL}.ssh_config": {"host": "example.org", "hostname": "127.0.0.1", "user": "app"}},
+    {f"{GENERAL}.filesize": {"path": "/srv/work/sized", "size": "3k", "blocksize": "1k"}},
+    {f"{GENERAL}.pamd": {"name": "sudo", "type": "session", "control": "x", "module_path": "y"}},
+    {f"{GENERAL}.alternatives": {"name": "editor", "path": "/bin/true", "link": "/usr/bin/editor"}},
+    {f"{GENERAL}.capabilities": {"path": "/bin/true", "capability": "cap_chown+ep"}},
+    {f"{GENERAL}.make": {"chdir": "/srv/start"}},
+    {f"{GENERAL}.npm": {"name": "x"}},
+    {f"{GENERAL}.python_requirements_info": {"dependencies": ["pip>1", "nothing"]}},
+    {f"{GENERAL}.read_csv": {"path": "/etc/passwd", "delimiter": ":", "fieldnames": "a,b,c"}},
+    {
+        f"{POSIX}.acl": {
+            "path": "/srv/work/ini",
+            "entity": "app",
+            "etype": "user",
+            "permissions": "r",
+        }
+    },
+    {f"{POSIX}.authorized_key": {"user": "app", "key": SSH_KEY}},
+    {f"{POSIX}.authorized_key": {"user": "app", "key": "nonsense"}},
+    {
+        f"{POSIX}.sysctl": {
+            "name": "a.b",
+            "value": "1",
+            "reload": False,
+            "sysctl_file": "/srv/sysctl",
+        }
+    },
+    {f"{POSIX}.mount": {"path": "/mnt/x", "src": "/x", "fstype": "ext4", "state": "present"}},
+    {f"{POSIX}.mount": {"path": "/mnt/x", "state": "remounted"}},
+    {"ping": {}},
+    {"process_state": {}},
+]
+
+
+@pytest.mark.skipif(not core.startswith(NEWEST), reason="those collections are for the newest core")
+@pytest.mark.timeout(900)
+def test_collections(pair: Twins, names: dict[str, Any], repository: Any) -> None:
+    (site,) = installed.environment(repository).glob("lib/python3*/site-packages")
+    run = pair.same(
+        named("collections", *TASKS), env={"ANSIBLE_COLLECTIONS_PATH": str(site)}, **names
+    )
+    assert run.result("collections 0")["changed"]

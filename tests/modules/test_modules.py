@@ -1,0 +1,82 @@
+"""The modules of ansible-core return the same, and do the same, on both paths.
+
+The newest ansible-core runs every case, the others some of the files in cases/; `make soak` runs
+all of them on all, each in check mode, for real and again, pipelined and not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from ansible.release import __version__ as core
+
+from modules import twins
+from modules.twins import HERE, Twins
+
+FILES = sorted(path.stem for path in (HERE / "cases").glob("*.yml"))
+NEWEST = "2.21"
+# By ansible-core: what runs without --soak. Between them and the newest, all.
+SAMPLES = {
+    "2.16": {"files", "accounts", "network"},
+    "2.17": {"text"},
+    "2.18": {"packages"},
+    "2.19": {"commands", "system", "transfer"},
+    "2.20": {"controller", "source"},
+}
+# What the smaller root file system of Docker's containers has the programs for.
+ON_DOCKER = ("commands", "files", "text", "transfer", "accounts")
+ON_DOCKER_OFTEN = {"commands", "text"} if core.startswith(NEWEST) else set()
+
+
+def sample(names: Iterable[str], often: set[str]) -> list[Any]:
+    """Return parameters of a test; those not in `often` are for `make soak`."""
+    rarely = pytest.mark.soak
+    return [pytest.param(name, marks=() if name in often else rarely) for name in names]
+
+
+def expanded(tasks: list[dict[str, Any]], everything: bool) -> list[dict[str, Any]]:
+    """Return each task with its diff; before it in check mode, the first of each module."""
+    found, seen = [], set()
+    for task in tasks:
+        soak = task.pop("soak", False)
+        if soak and not everything:
+            continue
+        name, module = task["name"], twins.module_of(task)
+        if (everything or module not in seen) and module != "include_role":  # which cannot
+            found.append(
+                {**task, "name": f"{name} in check mode", "check_mode": True, "diff": True}
+            )
+            seen.add(module)
+        found.append({**task, "diff": True})
+        if everything:
+            found.append({**task, "name": f"{name} again"})
+    return found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sample(FILES, SAMPLES.get(core[:4], set(FILES))))
+def test_cases(name: str, pair: Twins, names: dict[str, Any]) -> None:
+    pair.same(expanded(twins.cases(name), everything=False), **names)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sample(ON_DOCKER, ON_DOCKER_OFTEN))
+def test_cases_on_docker(name: str, docker_pair: Twins, names: dict[str, Any]) -> None:
+    docker_pair.same(expanded(twins.cases(name), everything=False), **names)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("name", FILES)
+def test_all(name: str, pipelining: bool, pair: Twins, names: dict[str, Any]) -> None:
+    variables = {**names, "ansible_pipelining": pipelining}
+    pair.same(expanded(twins.cases(name), everything=True), **variables)
+
+
+def test_there_are_enough() -> None:
+    """At least sixty modules and actions of ansible-core are among the cases."""
+    modules = {twins.module_of(task) for name in FILES for task in twins.cases(name)}
+    assert len(modules) >= 60
