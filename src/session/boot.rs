@@ -5,7 +5,11 @@ use crate::wire::MAGIC;
 use crate::wire::frame::{Frames, Kind};
 use crate::wire::message::{self, AgentHello};
 
-const AGENT: &str = include_str!("../../python/ansible_gangway/agent.py");
+const AGENT: &str = concat!(
+    include_str!("../../python/ansible_gangway/agent.py"),
+    "\n",
+    include_str!("../../python/ansible_gangway/agent_tasks.py")
+);
 const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
 const WARM: &str = include_str!("../../python/ansible_gangway/warm.py");
 

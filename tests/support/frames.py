@@ -41,7 +41,7 @@ def boot(length: int) -> str:
 def source(config: Mapping[str, Any], change: str = "") -> bytes:
     """Return the program of an agent; `change` is Python that runs before its `main`."""
     second = {"commands": "agent_commands.py", "modules": "warm.py"}[config["serves"]]
-    texts = [(PACKAGE / name).read_text() for name in ("agent.py", second)]
+    texts = [(PACKAGE / name).read_text() for name in ("agent.py", "agent_tasks.py", second)]
     return "\n".join([*texts, change, f"main({config!r})", ""]).encode()
 
 
