@@ -48,7 +48,8 @@ class Engine:
             if not self.was_running:
                 with suppress(beds.BedError):  # the first failure is the one to tell
                     beds.stop(self.bed)
-            raise CannotStart(f"the {self.bed} bed did not start: {error}") from None
+            said = str(error).strip().splitlines()[-1]
+            raise CannotStart(f"the {self.bed} bed did not start: {said}") from None
         self.env = beds.environment(self.bed_env)
         self.made: list[str] = []
 

@@ -60,9 +60,9 @@ class Meter:
             self.listener.lost = False
         before = accounting.look(daemons, targets)
         pid, status, wall, cpu = self._run(job, seconds)
+        after = accounting.look(daemons, targets)
         left = accounting.clocks(accounting.left_behind(job.programs, namespaces))
         cpu += accounting.difference(kept, left)
-        after = accounting.look(daemons, targets)
         if status != 0:
             raise Failed(last_words(job, status))
         spent = accounting.spent(before, after)

@@ -25,8 +25,8 @@ Python {python} on the controller. [README.md](README.md) tells what the figures
 """
 
 
-def markdown(results: Results) -> str:
-    """Return the whole page."""
+def markdown(results: Results, notes: str = "") -> str:
+    """Return the whole page, with notes after what is the same for all."""
     analysis = Analysis(results)
     meta = results.meta
     versions = "\n".join(
@@ -35,6 +35,7 @@ def markdown(results: Results) -> str:
     )
     head = HEAD.format(**(meta | meta["machine"] | {"versions": versions}))
     parts = [goals, faster, above, details, transfers, scale, workers, kept, processes, failures]
+    head += f"{notes}\n" if notes else ""
     return head + "\n".join(text for part in parts if (text := part(analysis))) + "\n"
 
 

@@ -196,8 +196,9 @@ class Bench:
 
     def fail(self, contender: Contender, reason: str) -> None:
         """Leave a contender out of all that follows, and say why."""
-        say(f"{contender.name} does not take part: {reason}")
-        self.results.failures[contender.name] = reason
+        if contender.name not in self.results.failures:  # the first reason is the one to tell
+            say(f"{contender.name} does not take part: {reason}")
+            self.results.failures[contender.name] = reason
 
     def taking_part(self, stage_or_work: str, tools: tuple[str, ...]) -> list[Contender]:
         """Return the contenders that do this."""
