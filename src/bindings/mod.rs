@@ -101,7 +101,7 @@ impl Agents {
         Ok(Self(session::Agents {
             python: path(python).to_owned(),
             package: path(package).to_owned(),
-            build: py.import("ansible_gangway._core")?.getattr("__file__")?.extract()?,
+            build: broker::build(py)?,
             persist: if persist > 0.0 { persist.min(LONGEST_TIMEOUT) } else { 0.0 },
             always,
             kill_on_disconnect,

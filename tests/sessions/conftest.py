@@ -1,0 +1,36 @@
+"""Sessions whose calls go through agents, with a broker of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_gangway import _core
+from support.targets import ENGINES, Target
+
+
+@pytest.fixture(scope="session", params=["runc", "docker"])
+def target(request: pytest.FixtureRequest) -> Target:
+    """Return the containers of one engine, to be entered through agents."""
+    engine = ENGINES[request.param]
+    return engine(request.getfixturevalue(f"bed_{engine.bed}"), "agent")
+
+
+@pytest.fixture(autouse=True)
+def own_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the test a control directory; the broker in it ends with the test."""
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield
+    _core.broker_stop()
+
+
+def agents() -> list[dict[str, Any]]:
+    """Return what the broker keeps."""
+    return [agent for text in _core.broker_status() for agent in json.loads(text)["agents"]]
