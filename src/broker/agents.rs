@@ -164,7 +164,7 @@ impl Broker {
             },
         );
         agent.total += 1;
-        process.outbox.push(Frame { kind: Kind::Request, id: at_agent, payload: head.to_vec() });
+        process.outbox.push(&Frame { kind: Kind::Request, id: at_agent, payload: head.to_vec() });
         process.poke.notify_one();
         self.route(client, id, Route::Request { agent: number, id: at_agent })
     }
@@ -183,10 +183,10 @@ impl Broker {
                 return Err("DATA without credit".to_owned());
             }
             Kind::Data if frame.payload.is_empty() => {}
-            Kind::Data => process.outbox.push(Frame { id, ..frame }),
+            Kind::Data => process.outbox.push(&Frame { id, ..frame }),
             Kind::End => {
                 request.input = Input::Finished;
-                process.outbox.push(Frame::empty(Kind::End, id));
+                process.outbox.push(&Frame::empty(Kind::End, id));
             }
             Kind::Credit => {
                 let bytes = frame.credited().filter(|bytes| request.from_agent.add(*bytes));
@@ -194,7 +194,7 @@ impl Broker {
                 if written {
                     process.outbox.credit(id, bytes);
                 } else {
-                    process.outbox.push(Frame::credit(id, bytes));
+                    process.outbox.push(&Frame::credit(id, bytes));
                 }
             }
             Kind::Cancel if !written => {
@@ -327,7 +327,7 @@ impl Broker {
             if kind == Kind::Exit {
                 self.unroute(client, at_client);
             }
-            self.send(client, Frame { id: at_client, ..frame });
+            self.send(client, &Frame { id: at_client, ..frame });
         }
         Ok(())
     }

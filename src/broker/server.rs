@@ -117,7 +117,7 @@ impl Broker {
         let mut outbox = Outbox::default();
         let hello =
             message::BrokerHello { version: VERSION, pid: std::process::id(), salt: self.salt.clone() };
-        outbox.push(message::frame(Kind::Hello, 0, &hello));
+        outbox.push(&message::frame(Kind::Hello, 0, &hello));
         let client = Client {
             outbox,
             poke: poke.clone(),
@@ -145,7 +145,7 @@ impl Broker {
     }
 
     /// Puts a frame into a client's lane.
-    pub(super) fn send(&mut self, client: u64, frame: Frame) {
+    pub(super) fn send(&mut self, client: u64, frame: &Frame) {
         if let Some(client) = self.clients.get_mut(&client) {
             client.outbox.push(frame);
             client.poke.notify_one();
@@ -154,7 +154,7 @@ impl Broker {
 
     /// The same with a head.
     pub(super) fn tell(&mut self, client: u64, kind: Kind, id: u32, head: &impl Serialize) {
-        self.send(client, message::frame(kind, id, head));
+        self.send(client, &message::frame(kind, id, head));
     }
 
     pub(super) fn route(&mut self, client: u64, id: u32, route: Route) -> Result<(), String> {
@@ -267,7 +267,7 @@ impl Broker {
                 agent.acquire.persist = acquire.persist;
                 agent.acquire.timeout = acquire.timeout;
                 let frame = agent.given(number, *id, self.plays.alive(*play), false);
-                self.available(*client, number, frame);
+                self.available(*client, number, &frame);
             } else if let Some(reason) = self.refusal(&acquire.key) {
                 self.unroute(*client, *id);
                 self.tell(*client, Kind::Unusable, *id, &Unusable { reason: Some(reason) });
@@ -290,11 +290,11 @@ impl Broker {
             if let Some(client) = self.clients.get_mut(&client) {
                 client.routes.insert(id, Route::Opening);
             }
-            self.send(client, Frame::empty(Kind::Start, id));
+            self.send(client, &Frame::empty(Kind::Start, id));
         }
     }
 
-    fn available(&mut self, client: u64, number: u32, frame: Frame) {
+    fn available(&mut self, client: u64, number: u32, frame: &Frame) {
         self.unroute(client, frame.id);
         if let Some(client) = self.clients.get_mut(&client) {
             client.acquired.insert(number);
@@ -389,7 +389,7 @@ impl Broker {
             self.keys.insert(agent.acquire.key.clone(), number);
         }
         self.agents.insert(number, agent);
-        self.available(client, number, frame);
+        self.available(client, number, &frame);
         self.dispatch();
         Ok(())
     }
@@ -435,7 +435,7 @@ impl Broker {
         if let Some(Opening { client, id, .. }) = self.openings.of(number) {
             let (client, id) = (*client, *id);
             let kind = if which == Output::Stdout { Kind::Stdout } else { Kind::Stderr };
-            self.send(client, Frame { kind, id, payload: bytes.to_vec() });
+            self.send(client, &Frame { kind, id, payload: bytes.to_vec() });
         } else if which == Output::Stdout {
             self.agent_said(number, bytes);
         } else if let Some(process) = self.processes.get_mut(&number) {

@@ -219,13 +219,13 @@ def test_an_agent_that_hears_nothing_any_more_is_ended(broker: Broker) -> None:
         within(8, lambda: not is_alive(agent["client_pid"]))
 
 
-def test_ten_thousand_requests_do_not_make_it_grow(broker: Broker) -> None:
+def test_three_thousand_requests_do_not_make_it_grow(broker: Broker) -> None:
     pid = broker.start()
     size = lambda: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) << 12  # noqa: E731
     echo = (
-        "import os, struct; print(flush=True); b = b''\n"
+        "import os, struct, sys; print(flush=True); b = b''\n"
         "while 1:\n"
-        "    b += os.read(0, 1 << 20)\n"
+        "    b += os.read(0, 1 << 20) or sys.exit()\n"
         "    while len(b) >= 9:\n"
         "        k, i, n = struct.unpack_from('>BII', b)\n"
         "        if len(b) < 9 + n: break\n"
@@ -239,9 +239,9 @@ def test_ten_thousand_requests_do_not_make_it_grow(broker: Broker) -> None:
         for _ in range(100):
             client.finish(client.request("exec"))
         before, begun = size(), time.monotonic()
-        for _ in range(10_000):
+        for _ in range(3000):
             client.finish(client.request("exec"))
-        each = (time.monotonic() - begun) / 10_000
+        each = (time.monotonic() - begun) / 3000
         print(f"{each * 1e6:.0f} µs a request, the test's own part included")
         assert size() - before < 512 << 10
 

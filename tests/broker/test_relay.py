@@ -345,7 +345,7 @@ def test_200_idle_agents(broker: Broker) -> None:
         for n in range(200):
             number = client.acquire(str(n))
             client.answer(number)
-            client.spawn(number, ["/bin/cat"])
+            client.spawn(number, ["sh", "-c", "while read -r line; do :; done"])
             client.adopt(number, hello)
             client.answer(number)
         status = client.status()
