@@ -14,6 +14,7 @@ What cannot be run exactly is refused with `plain`, and nothing was run.
 
 import _imp
 import gc
+import marshal
 
 # Bytes of parts that are kept, of one text, and of Python source whose code is kept.
 MOST_KEPT, MOST_TEXT, MOST_SOURCE = 64 << 20, 32 << 20, 24 << 20
@@ -52,8 +53,9 @@ BASIC = "ansible/module_utils/basic.py"
 NOWHERE = "/gangway/"  # stands for the archive, whose path each task chooses
 NEW_CALL = b'\n\n\nif __name__ == "__main__":\n    _ansiballz_main(\n'
 NEW_NAMES = frozenset(
-    b"ansible_module module_fqn profile date_time rlimit_nofile params extensions zip_data".split()
+    b"ansible_module module_fqn profile date_time rlimit_nofile params extensions".split()
 )
+NEW_ZIP = b"\nzip_data='"
 OLD_CALL = b"\nif __name__ == '__main__':\n    _ansiballz_main()"
 OLD_ZIP = b"\n    ZIPDATA = '"
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
@@ -99,6 +101,8 @@ class Template:
         self.refused = None  # why no module can be run here at all
         self.seen = None  # what the files that matter looked like
         self.queue = []  # for idle moments: functions
+        self.made = 0  # archives, codes and libraries so far
+        self.spare = None  # a Spare
 
     def prepare(self, agent):
         """Load what every module loads."""
@@ -143,15 +147,19 @@ class Template:
     def later(self, agent, function):
         """Have something done in an idle moment."""
         self.queue.append(function)
-        self._work_when_idle(agent)
+        agent.when_idle = lambda: self._work(agent)
 
-    def _work_when_idle(self, agent):
-        def work():
+    def _work(self, agent):
+        """Do one thing, and a spare child when there is nothing else."""
+        if self.queue:
             self.queue.pop(0)()
-            if self.queue:
-                self._work_when_idle(agent)
-
-        agent.when_idle = work
+        elif COMPILES and not agent.ending and not self.refused:
+            if self.spare and self.spare.made != self.made:
+                self.spare.discard()
+            if not self.spare:
+                self.spare = Spare.fork(agent)
+            return
+        agent.when_idle = lambda: self._work(agent)
 
 
 def unfit(environment):
@@ -190,7 +198,7 @@ def look_at_files():
 
 
 class Program:
-    """A text that is known to be an AnsiballZ: its code, and its archive."""
+    """A text that is known to be an AnsiballZ: its code, with STAND_IN for the archive."""
 
     def __init__(self, codes, archive):
         self.codes, self.archive = codes, archive
@@ -204,7 +212,8 @@ class Archive:
         import io
         import zipfile
 
-        self.text = encoded.decode("ascii")
+        TEMPLATE.made += 1
+        self.number, self.text = TEMPLATE.made, encoded.decode("ascii")
         self.digests, self.sources, self.sums = {}, {}, {}
         with zipfile.ZipFile(io.BytesIO(blob(encoded))) as archive:
             for member in archive.infolist():
@@ -215,38 +224,43 @@ class Archive:
                     self.digests[member.filename] = hashlib.sha256(source).digest()
 
 
-def parse(whole):
+def parse(parts):
     """Return the Program that a text is; Unable when it has not the form of a known wrapper."""
-    if len(whole) > MOST_TEXT:
-        raise Unable("its text has %d bytes" % len(whole))
-    place = whole.rfind(NEW_CALL)
+    if sum(map(len, parts)) > MOST_TEXT:
+        raise Unable("its text is longer than %d bytes" % MOST_TEXT)
     try:
-        return parse_new(whole, place) if place >= 0 else parse_old(whole)
+        if len(parts) == 4 and parts[1].startswith(NEW_CALL):  # cut as it comes: nothing is copied
+            return parse_new(*parts)
+        whole = b"".join(parts)
+        place = whole.rfind(NEW_CALL)
+        if place < 0:
+            return parse_old(whole)
+        begin = whole.rfind(NEW_ZIP) + len(NEW_ZIP)
+        end = whole.find(b"'", begin)
+        if begin < place or end < 0:
+            raise Unable("its wrapper is of an unknown kind")
+        return parse_new(whole[:place], whole[place:begin], whole[begin:end], whole[end:])
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         raise Unable("its text does not compile: %s" % error)
 
 
-def parse_new(whole, place):
+def parse_new(head, call, encoded, rest):
     """ansible-core 2.19 and later: a function, and one call with everything that is particular."""
-    head, tail = whole[: place + 1], whole[place + 1 :]
-    begin = tail.rfind(b"\nzip_data='") + 11
-    end = tail.find(b"'", begin)
-    lines = tail[len(NEW_CALL) - 1 : begin - 1].split(b"\n")
-    names = [line.partition(b"=")[0] for line in lines]
-    if begin < 11 or tail[end:] != b"',\n)\n" or len(names) != 8 or set(names) != NEW_NAMES:
+    lines = call[len(NEW_CALL) : -len(NEW_ZIP)].split(b"\n")
+    names = {line.partition(b"=")[0] for line in lines}
+    if not call.endswith(NEW_ZIP) or rest != b"',\n)\n" or len(lines) != 7 or names != NEW_NAMES:
         raise Unable("its wrapper is of an unknown kind")
     if b"extensions={}," not in lines:
         raise Unable("it asks for extensions of the wrapper")
-    archive = archive_of(tail[begin:end])
+    archive = archive_of(encoded)
     if not COMPILES:
-        return Program([compile_text(whole)], archive)
+        return Program([compile_text(head + call + encoded + rest)], archive)
     first = TEMPLATE.programs.get(head)
     if first is None:
         first = compile_text(head)
         remember(TEMPLATE.programs, head, first, 32)
-    small = b"\n" * head.count(b"\n") + tail[:begin] + STAND_IN + tail[end:]
-    second = replace_constant(compile_text(small, future(first)), archive.text)
-    return Program([first, second], archive)
+    second = b"\n" * head.count(b"\n") + call + STAND_IN + rest
+    return Program([first, compile_text(second, future(first))], archive)
 
 
 def parse_old(whole):
@@ -260,8 +274,7 @@ def parse_old(whole):
     archive = archive_of(whole[begin:end])
     if not COMPILES:
         return Program([compile_text(whole)], archive)
-    small = whole[:begin] + STAND_IN + whole[end:]
-    return Program([replace_constant(compile_text(small), archive.text)], archive)
+    return Program([compile_text(whole[:begin] + STAND_IN + whole[end:])], archive)
 
 
 def archive_of(encoded):
@@ -336,6 +349,8 @@ def compile_later(agent, archive):
     archive.sources = {}
     if TEMPLATE.library is None:
         TEMPLATE.later(agent, lambda: load_library(archive))
+    # Not while a short task runs, which would have to share the processor.
+    agent.at(0.012, lambda: TEMPLATE.later(agent, lambda: None))
 
 
 def compile_file(path, digest, source):
@@ -356,6 +371,7 @@ def compile_file(path, digest, source):
         except Exception:  # the task's to report
             return
     TEMPLATE.codes[path, digest] = code
+    TEMPLATE.made += 1
     TEMPLATE.sources += len(source)
 
 
@@ -582,6 +598,7 @@ def load_library(archive):
         library.exclusive = exclusive
         library.digests = [(path, archive.digests[path]) for path in library.paths]
         template.library = library
+    template.made += 1
     template.settle()
 
 
@@ -660,7 +677,7 @@ class Module(Request):
             raise Unable("its text arrived with %d bytes too many" % (len(self._held) - start))
 
     def _start(self):
-        program = parse(b"".join(self._parts))
+        program = parse(self._parts)
         start(self.agent, self.number, program, self._env)
         compile_later(self.agent, program.archive)
 
@@ -673,13 +690,29 @@ class Forked(BaseException):
 
 
 def start(agent, number, program, env):
-    """Fork the child; Unable when there is none."""
+    """Start the child; Unable when there is none."""
     library_for(program.archive)
+    spare, TEMPLATE.spare = TEMPLATE.spare, None
+    if spare and not spare.run(number, program, env):
+        spare.discard()
+        spare = None
+    if not spare:
+        pid, _, stdout, stderr = fork_child(agent, program, env)
+        Task(agent, number, pid, None, stdout, stderr)
+
+
+def fork_child(agent, program=None, env=()):
+    """Fork a child with pipes; return its id, and the agent's ends: stdin only without a program.
+
+    Unable when there can be none.
+    """
     fds = []
     enter(agent.directory)
     try:
         for _ in range(3):
             fds += os.pipe()
+        score = agent._score and agent._score[1]
+        child = Child((fds[0], fds[3], fds[5]), score, program, env)
         pid = fork(agent)
     except OSError as error:
         for fd in fds:
@@ -687,12 +720,61 @@ def start(agent, number, program, env):
         leave(agent)
         raise Unable("no process could be made: %s" % said(error))
     if pid == 0:
-        raise Forked(Child((fds[0], fds[3], fds[5]), program, env))
+        child.pid = os.getpid()
+        raise Forked(child)
     leave(agent)
-    os.close(fds[1])  # a program from stdin finds it at its end
     for fd in (fds[0], fds[3], fds[5]):
         os.close(fd)
-    Task(agent, number, pid, None, fds[2], fds[4])
+    if program:
+        os.close(fds[1])  # a program from stdin finds it at its end
+    return pid, fds[1], fds[2], fds[4]
+
+
+class Spare:
+    """A child that was forked ahead, and waits on its stdin for what it shall run."""
+
+    @classmethod
+    def fork(cls, agent):
+        """Return one; None when there can be none."""
+        try:
+            return cls(agent)
+        except Unable:
+            return None
+
+    def __init__(self, agent):
+        self._agent, self.made = agent, TEMPLATE.made
+        self._place = look_at(agent.directory or ".")[:2]
+        self._pid, self._stdin, self._stdout, self._stderr = fork_child(agent)
+        os.set_blocking(self._stdin, False)
+        agent.children[self._pid] = self._ended
+
+    def run(self, number, program, env):
+        """Have it run a program; return whether it does."""
+        now = look_at(self._agent.directory or ".")
+        if self._pid is None or self.made != TEMPLATE.made or not now or now[:2] != self._place:
+            return False
+        job = marshal.dumps((program.archive.number, program.codes, env))
+        job = struct.pack(">I", len(job)) + job
+        try:
+            if os.write(self._stdin, job) != len(job):  # it has not begun, and will not
+                return False
+        except OSError:
+            return False
+        os.close(self._stdin)
+        Task(self._agent, number, self._pid, None, self._stdout, self._stderr)
+        return True
+
+    def discard(self):
+        """Let it go: it ends when its stdin does."""
+        if self._pid is not None:
+            for fd in (self._stdin, self._stdout, self._stderr):
+                os.close(fd)
+            self._pid = None
+        if TEMPLATE.spare is self:
+            TEMPLATE.spare = None
+
+    def _ended(self, _status):
+        self.discard()
 
 
 def leave(agent):
@@ -707,10 +789,10 @@ def leave(agent):
 class Child:
     """The process of one module."""
 
-    def __init__(self, streams, program, env):
-        self.streams, self.program, self.env = streams, program, env
-        self.library = library_for(program.archive)
-        self.pid = os.getpid()
+    def __init__(self, streams, score, program, env):
+        self.streams, self.score = streams, score
+        self.program, self.env = program, env
+        self.pid = None
 
     def prepare(self):
         """Become what a new `python3 < text` is; return the namespace of its __main__."""
@@ -722,27 +804,13 @@ class Child:
             sys.orig_argv = sys.orig_argv[:-2]  # -c, and its argument
         if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
             sys.path.insert(0, "")
-        for name, value in self.env:
-            os.environb[name] = value
-        forget_bootstrap()
-        if not temporary_directory():
-            os.environ["TMPDIR"] = "/dev/shm"
-        time.tzset()
         if sys.version_info < (3, 7):  # later ones do it themselves
             sys.modules["random"].seed()
-        logging = sys.modules["logging"]
-        logging._startTime = type(logging._startTime)(
-            time.time() * (1e9 if isinstance(logging._startTime, int) else 1)
-        )
         thread = sys.modules["threading"].main_thread()
         if hasattr(thread, "_set_native_id"):  # only threads that are started in a fork get it
             thread._set_native_id()
         if COMPILES:
             use_compiled()
-        if self.library:
-            sums = self.program.archive.sums
-            given = {path: sums[path] for path in self.library.paths}
-            sys.meta_path.insert(0, Giver(self.library, given))
         bridge_empty_select()
         main = type(sys)("__main__")
         main.__dict__.update(
@@ -756,11 +824,54 @@ class Child:
         sys.modules["__main__"] = main
         return main.__dict__
 
+    def wait(self):
+        """Learn what to run: a child that was forked ahead. Until then it counts as the agent."""
+        if self.score:
+            set_score(b"1000")
+        job = self._read(struct.unpack(">I", self._read(4))[0])
+        if self.score:
+            set_score(self.score)
+        number, codes, self.env = marshal.loads(job)
+        archives = TEMPLATE.archives.values()
+        self.program = Program(codes, next(a for a in archives if a.number == number))
+
+    def _read(self, length):
+        data = b""
+        while len(data) < length:
+            part = os.read(0, length - len(data))
+            if not part:  # it is not needed
+                os._exit(0)
+            data += part
+        return data
+
+    def begin(self):
+        """Do what depends on the task and on the moment; return the codes to run."""
+        for name, value in self.env:
+            os.environb[name] = value
+        forget_bootstrap()
+        if not temporary_directory():
+            os.environ["TMPDIR"] = "/dev/shm"
+        time.tzset()
+        logging = sys.modules["logging"]
+        logging._startTime = type(logging._startTime)(
+            time.time() * (1e9 if isinstance(logging._startTime, int) else 1)
+        )
+        codes, archive = self.program.codes, self.program.archive
+        library = library_for(archive)
+        if library:
+            sums = {path: archive.sums[path] for path in library.paths}
+            sys.meta_path.insert(0, Giver(library, sums))
+        if COMPILES:
+            return [replace_constant(code, archive.text) for code in codes]
+        return codes
+
     def run(self):
         """Run the text, and end as the interpreter would."""
         before = set(sys.modules)
         namespace = self.prepare()
-        codes, self.program = self.program.codes, None
+        if not self.program:
+            self.wait()
+        codes = self.begin()
         interrupted = False
         try:
             try:
@@ -800,6 +911,18 @@ def flush_io():
             getattr(sys, name).flush()
         except BaseException:
             pass
+
+
+def set_score(value):
+    """Set the process's memory score."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, value)
+        finally:
+            os.close(fd)
+    except OSError:  # it was possible for the agent
+        pass
 
 
 def forget_file(namespace):

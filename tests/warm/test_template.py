@@ -1,0 +1,114 @@
+"""When a warm interpreter refuses, what it keeps, and the child that it forks ahead."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from support.frames import DATA, END, Ended
+from support.modules import OUTSIDE, Modules
+from warm.programs import archive, module
+
+GOOD = module("print('x')")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"print('no wrapper')", "no wrapper"),
+        (b"", "no wrapper"),
+        (module("print('x')", extensions="{'_debugpy': {}}"), "extensions"),
+        (module("print('x')", zipped="not base64!"), "base64"),
+        (module("print('x')", zipped="AAAA"), "archive"),
+        (module("this is no Python"), "compile"),
+        (GOOD.replace(b"profile=", b"perfil="), "unknown kind"),
+        (GOOD + b"print('more')\n", "unknown kind"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_unknown_text_is_refused(fresh: Modules, text: bytes, why: str) -> None:
+    assert why in fresh.module(text).exit["plain"]
+    assert fresh.module(GOOD).stdout == b"x\n"
+
+
+def test_a_part_that_arrives_changed_is_refused(fresh: Modules) -> None:
+    part = {"sha256": hashlib.sha256(GOOD).hexdigest(), "length": len(GOOD)}
+    number = fresh.request("module", env=[], parts=[part])
+    fresh.next_frame()
+    result = fresh.finish(number, GOOD[:-1] + b" ")
+    assert "changed" in result.exit["plain"]
+
+
+def test_a_changed_file_needs_a_new_interpreter(newest: str, tmp_path: Path) -> None:
+    with Modules([newest], env={**OUTSIDE, "PYTHONPATH": str(tmp_path)}) as warm:
+        assert warm.module(GOOD).exit == {"rc": 0}
+        (tmp_path / "new.py").write_text("")
+        assert "has changed" in warm.module(GOOD).exit["plain"]
+        with pytest.raises(Ended):  # it ends by itself: nobody waits for it
+            warm.next_frame(10)
+
+
+def spare(warm: Modules) -> int:
+    """Return the child that waits; there is one soon after a task."""
+    children = Path(f"/proc/{warm.hello['pid']}/task/{warm.hello['pid']}/children")
+    for _ in range(100):
+        found = children.read_text().split()
+        if len(found) == 1:
+            return int(found[0])
+        time.sleep(0.05)
+    raise AssertionError(found)
+
+
+def test_a_child_waits_for_the_next_module(fresh: Modules) -> None:
+    fresh.module(GOOD)
+    for _ in range(5):
+        waiting = spare(fresh)
+        result = fresh.module(GOOD)
+        assert (result.stdout, result.started) == (b"x\n", {"pid": waiting})
+
+
+def test_a_waiting_child_that_is_killed_is_replaced(fresh: Modules) -> None:
+    fresh.module(GOOD)
+    waiting = spare(fresh)
+    os.kill(waiting, signal.SIGKILL)
+    result = fresh.module(GOOD)
+    assert (result.exit, result.stdout) == ({"rc": 0}, b"x\n")
+    assert result.started != {"pid": waiting}
+    assert spare(fresh)
+
+
+def test_a_waiting_child_ends_with_the_agent(newest: str) -> None:
+    with Modules([newest]) as warm:
+        warm.module(GOOD)
+        waiting = spare(warm)
+    for _ in range(100):
+        if not Path(f"/proc/{waiting}/cwd").exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it lives")
+
+
+def test_two_modules_run_at_once(fresh: Modules) -> None:
+    slow, wanted = fresh.start_module(module("import time\ntime.sleep(1)\nprint('slow')"))
+    assert wanted
+    fresh.send(DATA, slow, wanted)
+    fresh.send(END, slow)
+    assert fresh.module(GOOD).stdout == b"x\n"
+    assert fresh.finish(slow, end=False).stdout == b"slow\n"
+
+
+def test_a_module_of_two_archives_gets_its_own(fresh: Modules) -> None:
+    for word in ("one", "two", "one"):
+        zipped = archive({"ansible/modules/x.py": f"print('{word}')"})
+        program = (
+            "import base64, hashlib\ndef _ansiballz_main(zip_data, **others):\n"
+            "    print(hashlib.sha256(zip_data.encode()).hexdigest())\n"
+        )
+        result = fresh.module(module(program, zipped))
+        assert result.stdout.decode().strip() == hashlib.sha256(zipped.encode()).hexdigest()
+        time.sleep(0.1)
