@@ -65,7 +65,8 @@ class Modules(Agent):
             for name, value in env.items()
         ]
         number = self.request("module", env=pairs, parts=parts)
-        frame = self.next_frame()
+        while (frame := self.next_frame()).id != number:
+            self.kept.append(frame)
         if frame.kind != WANT:
             self.kept.append(frame)
             return number, None
