@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 SECONDS = 30
@@ -33,10 +34,18 @@ def command(env: dict[str, str], *arguments: str) -> str:
 
 
 def stop(env: dict[str, str]) -> None:
-    """End the broker and its agents; none is fine too."""
+    """End the broker and its agents, and wait until it is gone; none is fine too."""
     command(env, "stop")
+    patience = time.monotonic() + SECONDS
+    while json.loads(command(env, "status", "--json")):
+        if time.monotonic() > patience:
+            raise NoBroker(f"the broker has not ended within {SECONDS} s")
+        time.sleep(0.1)
 
 
 def status(env: dict[str, str]) -> dict[str, Any]:
     """Return what the broker says of itself: `pid`, `rss_bytes`, `agents`."""
-    return json.loads(command(env, "status", "--json"))
+    brokers = json.loads(command(env, "status", "--json"))
+    if len(brokers) != 1:
+        raise NoBroker(f"{len(brokers)} brokers run in the place of one")
+    return brokers[0]

@@ -72,9 +72,7 @@ def many(bench: Bench, contender: Contender) -> list[dict[str, Any]]:
 def broker_now(env: dict[str, str]) -> dict[str, Any]:
     """Return what a broker has now: KiB resident, and how many agents."""
     status = broker.status(env)
-    agents = status["agents"]
-    count = len(agents) if isinstance(agents, list) else agents
-    return {"rss": accounting.memory(status["pid"])["rss"], "agents": count}
+    return {"rss": accounting.memory(status["pid"])["rss"], "agents": len(status["agents"])}
 
 
 def in_target(bench: Bench, contender: Contender) -> dict[str, Any]:

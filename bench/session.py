@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,8 +40,9 @@ class Bench:
         self.engines: dict[str, Engine] = {}
         self.targets: dict[str, list[Target]] = {}
         self.meters: dict[str, Meter] = {}
-        self.place = Place(out / "runs", out / "runs" / "facts.json")
         self._stack = ExitStack()
+        runtime = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gangway-bench-"))
+        self.place = Place(out / "runs", out / "runs" / "facts.json", Path(runtime))
 
     def __enter__(self) -> Bench:
         self._stack.enter_context(alone())
@@ -192,7 +194,7 @@ class Bench:
     def environment(self, contender: Contender) -> dict[str, str]:
         """Return the environment of a contender's programs outside of a run."""
         engine = self.engine(contender)
-        return environment(contender, engine, self.place.base, self.place.facts)
+        return environment(contender, engine, self.place.base, self.place)
 
     def fail(self, contender: Contender, reason: str) -> None:
         """Leave a contender out of all that follows, and say why."""

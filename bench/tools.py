@@ -36,10 +36,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Place:
-    """Where files are written: `base` for all runs, `facts` is the oracle's answer to setup."""
+    """Where files are written: `base` for all runs, `facts` is the oracle's answer to setup.
+
+    `runtime` holds a broker's socket, whose path may not be long; nobody else's broker is there.
+    """
 
     base: Path
     facts: Path
+    runtime: Path
 
     def directory(self, contender: Contender, work: str) -> Path:
         """Return an empty directory for a run, the one before it is gone."""
@@ -50,7 +54,7 @@ class Place:
 
 
 def environment(
-    contender: Contender, engine: Engine | None, cwd: Path, facts: Path
+    contender: Contender, engine: Engine | None, cwd: Path, place: Place
 ) -> dict[str, str]:
     """Return the environment of a run: nothing of the user's own settings takes part."""
     env = {key: os.environ[key] for key in KEPT if key in os.environ}
@@ -66,7 +70,8 @@ def environment(
         "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "plugins/callback"),
         "ANSIBLE_CALLBACKS_ENABLED": "bench_tasks",
         "BENCH_TASKS": str(cwd / "figures.json"),
-        "BENCH_FACTS": str(facts),
+        "BENCH_FACTS": str(place),
+        "XDG_RUNTIME_DIR": str(place.runtime),
     }
     if contender.connection == "oracle":
         env["ANSIBLE_CONNECTION_PLUGINS"] = str(HERE / "plugins/connection")
@@ -102,7 +107,7 @@ def play(
     plays = [{"hosts": "all", "gather_facts": False, "vars": {"run": run}, "tasks": tasks}]
     (cwd / "play.json").write_text(json.dumps(plays))
     argv = ["ansible-playbook", "-i", "inventory.json", "--forks", str(forks), "play.json"]
-    env = environment(contender, engine, cwd, place.facts) | (settings or {})
+    env = environment(contender, engine, cwd, place) | (settings or {})
     return Job(argv, env, cwd, environments.directory(contender.environment))
 
 
@@ -132,7 +137,7 @@ def pyinfra(
         raise ValueError(f"pyinfra has no {work}")
     (cwd / "deploy.py").write_text("\n".join(lines) + "\n")
     argv = ["pyinfra", "-y", f"@docker/{CONTAINER}", "deploy.py"]
-    env = environment(contender, engine, cwd, place.facts)
+    env = environment(contender, engine, cwd, place)
     return Job(argv, env, cwd, environments.directory(contender.environment))
 
 
@@ -159,7 +164,7 @@ def site(contender: Contender, engine: Engine, place: Place, name: str) -> Job:
     inventory[engine.bed] = {"hosts": {f"{engine.bed}-web": {}, f"{engine.bed}-db": {}}}
     (cwd / "inventory.json").write_text(json.dumps(inventory))
     argv = ["ansible-playbook", "-i", "inventory.json", "examples/site.yml"]
-    env = environment(contender, engine, cwd, place.facts) | site_settings(engine, cwd)
+    env = environment(contender, engine, cwd, place) | site_settings(engine, cwd)
     return Job(argv, env, cwd, environments.directory(contender.environment))
 
 

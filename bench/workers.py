@@ -45,7 +45,7 @@ def one(bench: Bench, contender: Contender) -> None:
     ]
     if contender.ours:
         argv.append("ansible_gangway._core")
-    env = environment(contender, engine, cwd, bench.place.facts)
+    env = environment(contender, engine, cwd, bench.place)
     if contender.keeps:  # the first worker, which is not counted, starts it
         bench.end_broker(contender)
     done = subprocess.run(
