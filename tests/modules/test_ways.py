@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from modules.twins import LARGE, Twins
+from modules.twins import EXPECTED, Twins
 
 pytestmark = pytest.mark.timeout(900)
 Tasks = list[dict[str, Any]]
@@ -77,7 +77,7 @@ def test_other_users(pair: Twins, names: dict[str, Any]) -> None:
         for task in (*seen, {"copy": {"content": "x", "dest": f"/tmp/by-{user}-{method}"}})
     ]
     nobody = r"unknown user none"
-    pair.same(named("users", *tasks, STATE), strays=f"{LARGE}|{nobody}", **names)
+    pair.same(named("users", *tasks, STATE), strays=f"{EXPECTED}|{nobody}", **names)
 
 
 def test_environment(pair: Twins, names: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_environment(pair: Twins, names: dict[str, Any]) -> None:
     for container in pair.containers.values():
         marked = "mkdir -p /srv/python && echo 'MARK = 1' >/srv/python/leaked.py"
         pair.target.run(container, marked)
-    pair.same(tasks, strays=f"{LARGE}|environment has LD_PRELOAD", **names)
+    pair.same(tasks, strays=f"{EXPECTED}|environment has LD_PRELOAD", **names)
 
 
 def test_interpreters(pair: Twins, names: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ def test_interpreters(pair: Twins, names: dict[str, Any]) -> None:
     ]
     # A line with options or a wrapper is no interpreter that is known to read a program.
     others = "Python could not start|^exec_command: agent "
-    pair.same(named("interpreters", *tasks, STATE), strays=f"{LARGE}|{others}", **names)
+    pair.same(named("interpreters", *tasks, STATE), strays=f"{EXPECTED}|{others}", **names)
 
 
 SETTINGS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
