@@ -189,6 +189,10 @@ class Twins:
         if self.variables["other"] == AGENT:
             astray = {k: v for k, v in run.strays().items() if not re.search(strays, k)}
             assert not astray, f"not through the agents: {json.dumps(astray, indent=1)}"
+            sides = [sides["other"] for sides in run.sides.values()]
+            modules = [call["path"] for side in sides for call in side.calls if call.get("stdin")]
+            warm = [path for path in modules if path.startswith("interpreter ")]
+            assert 3 * len(warm) >= len(modules), "most modules left their warm interpreter"
         return run
 
     def processes(self, host: str) -> list[str]:
