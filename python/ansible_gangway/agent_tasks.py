@@ -231,10 +231,13 @@ def fork(agent):
     try:
         pid = os.fork()
         if pid == 0:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            for number, handler in agent.handlers.items():
-                signal.signal(number, handler)
+            try:
+                os.setsid()
+                signal.set_wakeup_fd(-1)
+                for number, handler in agent.handlers.items():
+                    signal.signal(number, handler)
+            except BaseException:  # it must not go on as a second agent on the same stream
+                os._exit(126)
     finally:
         if pid != 0:
             agent.take_score()
