@@ -185,6 +185,10 @@ class Kubernetes(Engine):
         super().__init__()
         self.program = self.bed_env["GANGWAY_KUBECTL"]
 
+    def daemon_pids(self) -> list[int]:
+        """Return the processes that serve the cluster: its client lies beside their files."""
+        return accounting.daemons_of(Path(self.program).parent, self.daemons)
+
     def exec(self, name: str, *argv: str, stdin: bool = False) -> list[str]:
         """Return a `kubectl exec` command line."""
         return [self.program, "exec", *(["-i"] if stdin else []), name, "--", *argv]

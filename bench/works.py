@@ -205,7 +205,7 @@ class Plan:
 PLANS = {
     "full": Plan(
         name="full",
-        rounds={"fast": 5, "pipelined": 3, "plain": 2},
+        rounds={"fast": 4, "pipelined": 2, "plain": 2},
         share=1.0,
         leave_out=frozenset(),
         sizes={1: 5, 100: 2, 1024: 1},

@@ -58,7 +58,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Tell Ansible the options of a plugin file while it loads the file."""
         super().__init_subclass__(**kwargs)
-        register_options(sys.modules[cls.__module__], cls.transport)
+        register_options(sys.modules.get(cls.__module__), cls.transport)
 
     def __init__(self, play_context: Any, *args: Any, **kwargs: Any) -> None:
         """Options cannot be read yet. Ansible passes more arguments, different ones by version."""
@@ -316,7 +316,7 @@ def register_options(plugin: Any, engine: str) -> None:
     made from the text (scripts/options). If it is not of this very text, or this Ansible keeps
     options differently, Ansible reads the text.
     """
-    name = plugin.__name__
+    name = getattr(plugin, "__name__", "")
     if not name.startswith("ansible_collections."):  # a short name: a file in connection_plugins
         package, _, name = name.rpartition(".")
         if package != "ansible.plugins.connection":
