@@ -7,15 +7,25 @@ by each path, on engines in turn. So cases, engines and paths meet each other in
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ansible.release import __version__
 
+from ansible_gangway import _core
 from support import entrances as entering
 from support.targets import ENGINES, PATHS, Target
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    line = "without_agents: no container of these plays can run an agent"
+    config.addinivalue_line("markers", line)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,6 +82,29 @@ def target(request: pytest.FixtureRequest, by_path: str) -> Target:
     """Return the containers of one engine, to be entered by one path."""
     engine = ENGINES[request.param]
     return engine(request.getfixturevalue(f"bed_{engine.bed}"), by_path)
+
+
+@pytest.fixture(autouse=True)
+def through_agents(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail plays of the path "agent" of which no agent has served anything.
+
+    Sessions of tests themselves look after each call.
+    """
+    params = getattr(getattr(request.node, "callspec", None), "params", {})
+    is_here = params.get("by_path") == "agent" and "ansible" in request.fixturenames
+    before = served()
+    yield
+    if is_here and not request.node.get_closest_marker("without_agents"):
+        assert served() != before, before
+
+
+def served() -> tuple[int, int]:
+    """Return how many agents this run's brokers opened, and what those that are left served."""
+    log = Path(os.environ["XDG_STATE_HOME"]) / "gangway/broker.log"
+    opened = log.read_text().count(" opened for ") if log.exists() else 0
+    brokers = map(json.loads, _core.broker_status())
+    agents = [agent for broker in brokers for agent in broker.get("agents", [])]
+    return opened, sum(agent["requests"] for agent in agents)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def second(target: Target) -> Iterator[str]:
         yield name
 
 
+@pytest.mark.without_agents
 def test_failures(target: Target, ansible: Ansible, tmp_path: Path) -> None:
     """A path that failed is UNREACHABLE, a step that failed is FAILED; one sentence says why."""
     prefix = f"ansible_{target.engine}"

@@ -20,10 +20,10 @@ def ended_within(target: Target, pid: str, seconds: float) -> bool:
     return True
 
 
-def written(target: Target, path: str, seconds: float = 20) -> str:
-    """Wait until the file `path` in the container `target` has content, and return it."""
+def written(target: Target, path: str, seconds: float = 20, container: str = "target") -> str:
+    """Wait until the file `path` in a container of `target` has content, and return it."""
     deadline = time.monotonic() + seconds
-    while not (text := target.run("target", f"cat {path} 2>/dev/null; true").decode().strip()):
+    while not (text := target.run(container, f"cat {path} 2>/dev/null; true").decode().strip()):
         assert time.monotonic() < deadline, f"{path} was not written within {seconds} s"
         time.sleep(0.1)
     return text
