@@ -195,8 +195,11 @@ def test_a_read_only_root(target: Target, ansible: Ansible, tmp_path: Path) -> N
         remedied = bare | {"ansible_remote_tmp": "/dev/shm/ansible"}
         hosts = {"bare": {"host": bare}, "remedied": {"other": remedied}}
         file = inventory.write(tmp_path / "hosts.json", **hosts)
-        result = play(ansible, target, "read_only", file)
+        by_agent = target.path == "agent"
+        result = play(ansible, target, "read_only", file, by_agent=by_agent)
     assert result.rc == 0, str(result)
+    if by_agent:
+        return
     warning = "has no writable temporary directory: set ansible_remote_tmp, and TMPDIR in the task"
     assert warning in " ".join((result.stdout + result.stderr).split()), str(result)
 
