@@ -21,7 +21,11 @@ from support.alive import written
 from support.ansible import Ansible
 from support.targets import Target
 
-pytestmark = pytest.mark.parametrize("by_path", ["agent"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("by_path", ["agent"], indirect=True),
+    # The engine that needs the least; what is tested is the broker and the agent.
+    pytest.mark.parametrize("target", ["runc"], indirect=True),
+]
 
 UNKNOWN = "its outcome is unknown and it was not repeated"
 # Part of the command line of every agent.
