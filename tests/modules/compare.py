@@ -91,6 +91,8 @@ TEXTS = (
     Text("the container's name", r"(gangway-modules-\d+-)(?:one|other)\b"),
     Text("the mark of become", r"(BECOME-SUCCESS-)[a-z]{32}"),
     Text("a crontab on its way", rf"(/tmp/crontab){RANDOM}", "cron|tree"),
+    Text("when a crontab came", rf"( installed on )\w+ \w+ +\d+ {TIME} \d{{4}}", "cron.*|tree"),
+    Text("how fast dd was", r"(\) copied, )[\d.e-]+ s, [\d.]+ [kMG]?B/s", ".*filesize"),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
@@ -180,6 +182,8 @@ ALL = ""
 CONTENTS = (
     # Left behind by a module that was killed; the archive holds its own path.
     Content("a payload", r".*_payload_\*/ansible_[\w.]+_payload\.zip", ALL),
+    Content("the time in a compressed archive", "/srv/work/made.tar", ALL),
+    Content("when a crontab came", "/var/spool/cron/crontabs/.*", r"( installed on ).*"),
     Content("a new key", r"/home/elsewhere/\.ssh/id_ed25519(\.pub)?", ALL),
     Content("times of git's files", r"/srv/work/[^/]+/\.git/index", ALL),
     Content("git's log", r"/srv/work/[^/]+/(\.git/)?logs/.*", r"(> )\d{10} [+-]\d{4}"),

@@ -60,6 +60,7 @@ TASKS: list[dict[str, Any]] = [
 
 
 @pytest.mark.skipif(not core.startswith(NEWEST), reason="those collections are for the newest core")
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_collections(pair: Twins, names: dict[str, Any], repository: Any) -> None:
     (site,) = installed.environment(repository).glob("lib/python3*/site-packages")

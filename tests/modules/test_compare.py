@@ -99,6 +99,8 @@ def test_planted_differences(plain: Twins) -> None:
             assert ended in ("ok", "failed")
             assert not list(compare.differences(module, result, result))
             for path, other in changes(result):
+                if str(path[-1:]).startswith("('leads its ") and isinstance(other, bool):
+                    continue  # named in compare.VALUES: both are right
                 part = branch(result, path[:2])
                 found = list(compare.differences(module, part, planted(part, path, other)))
                 assert found, (module, path, other)

@@ -24,6 +24,7 @@ def named(prefix: str, *tasks: Mapping[str, Any]) -> Tasks:
     return [{"name": f"{prefix} {number}", **task} for number, task in enumerate(tasks)]
 
 
+@pytest.mark.soak
 def test_asynchronous(pair: Twins, names: dict[str, Any]) -> None:
     """A job goes on while the connection is reset; a short one is waited for."""
     job = "touch /srv/job-began; sleep 4; touch /srv/job-ended"
@@ -80,6 +81,7 @@ def test_other_users(pair: Twins, names: dict[str, Any]) -> None:
     pair.same(named("users", *tasks, STATE), strays=f"{EXPECTED}|{nobody}", **names)
 
 
+@pytest.mark.soak
 def test_environment(pair: Twins, names: dict[str, Any]) -> None:
     """Variables of a task are its own; those that change Python itself work, too."""
     values = ["plain", "", "two words", "汉语", 'it\'s "$HOME" `id` \\ *', "a\nb", "=", "#"]
@@ -113,6 +115,7 @@ def test_environment(pair: Twins, names: dict[str, Any]) -> None:
     pair.same(tasks, strays=f"{EXPECTED}|environment has LD_PRELOAD", **names)
 
 
+@pytest.mark.soak
 def test_interpreters(pair: Twins, names: dict[str, Any]) -> None:
     """The interpreter may change from task to task: others, wrappers, environments, none."""
     prepare = """
@@ -154,6 +157,7 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings(setting: str, pair: Twins, names: dict[str, Any]) -> None:
     """What Ansible can be told about running modules."""
@@ -177,6 +181,7 @@ def test_settings(setting: str, pair: Twins, names: dict[str, Any]) -> None:
     pair.same(tasks, env=env, keywords=defaults, **{**names, **variables})
 
 
+@pytest.mark.soak
 def test_own_module_utils(pair: Twins, names: dict[str, Any]) -> None:
     """A playbook's own module_utils stand in front of ansible-core's, for that playbook alone."""
     core = Path(sysconfig.get_path("purelib"), "ansible/module_utils/common/text/formatters.py")
@@ -212,6 +217,7 @@ def collection(version: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.soak
 def test_a_collection(pair: Twins, names: dict[str, Any]) -> None:
     """A collection's module_utils are those that the task brings, also after an upgrade."""
     tasks = named("collection", {"gangway_test.demo.thing": {}}, {"ping": {}}, STATE)
