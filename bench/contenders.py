@@ -54,6 +54,8 @@ class Contender:
     leave_out: frozenset[str] = frozenset()
     # Whether a broker keeps agents for it, which outlive a run.
     keeps: bool = False
+    # Whether its short name is linked: Ansible loads it once, and not in each worker.
+    linked: bool = False
 
     @property
     def ours(self) -> bool:
@@ -71,7 +73,7 @@ LONG = frozenset({"role", "site"})
 
 
 def ours(engine: str, connection: str, stream: str) -> list[Contender]:
-    """Return gangway's plugin for an engine: as it is by default, and without an agent."""
+    """Return gangway's plugin for an engine: by default, without an agent, by its short name."""
     agent = Contender(
         name=f"gangway {connection}",
         engine=engine,
@@ -90,7 +92,14 @@ def ours(engine: str, connection: str, stream: str) -> list[Contender]:
         | {"template", "stat", "facts", "again", "transfer", "scale", "workers", "kept"},
         keeps=False,
     )
-    return [agent, direct]
+    linked = replace(
+        agent,
+        name=f"gangway {connection} linked",
+        connection=connection,
+        leave_out=LONG | {"template", "stat", "facts", "again", "transfer", "scale", "kept"},
+        linked=True,
+    )
+    return [agent, direct, linked] if connection == "docker" else [agent, direct]
 
 
 def stock(
@@ -175,10 +184,12 @@ CONTENDERS = [
 
 
 def chosen(names: list[str]) -> list[Contender]:
-    """Return the contenders whose name contains one of `names`; all of them if there are none."""
+    """Return the contenders that are called so, or whose name contains it; all without `names`."""
     if not names:
         return CONTENDERS
-    found = [c for c in CONTENDERS if any(name in c.name for name in names)]
+    exact = {c.name for c in CONTENDERS}.intersection(names)
+    parts = [name for name in names if name not in exact]
+    found = [c for c in CONTENDERS if c.name in exact or any(part in c.name for part in parts)]
     if not found:
         known = ", ".join(c.name for c in CONTENDERS)
         raise SystemExit(f"bench: no contender is called {' or '.join(names)}; there are {known}")

@@ -75,6 +75,10 @@ def environment(
     }
     if contender.connection == "oracle":
         env["ANSIBLE_CONNECTION_PLUGINS"] = str(HERE / "plugins/connection")
+    if contender.linked:
+        collection = environments.site_packages(contender.environment) / "ansible_collections"
+        plugins = collection / "gangway/exec/plugins/connection"
+        env["ANSIBLE_CONNECTION_PLUGINS"] = str(plugins)
     if contender.environment == "mitogen":
         package = environments.site_packages("mitogen") / "ansible_mitogen"
         env["ANSIBLE_STRATEGY_PLUGINS"] = str(package / "plugins/strategy")

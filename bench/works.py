@@ -183,7 +183,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it: `full` for the table in RESULTS.md, `quick` for a look, `tiny` for tests.
+    """How much of it: `full`, `short` for what matters most, `quick` for a look, `tiny` for tests.
 
     `rounds` has how many by the pace of a contender; a pace that is missing takes no part. `sizes`
     are transfers in MiB with how many of each; `scale` has pairs of targets and forks.
@@ -216,6 +216,19 @@ PLANS = {
         ),
         scale_rounds=1,
         forked=30,
+        kept=(1, 50, 200),
+        long=10_000,
+    ),
+    "short": Plan(
+        name="short",
+        rounds={"fast": 2, "pipelined": 2, "plain": 1},
+        share=1.0,
+        leave_out=frozenset({"template", "stat", "facts", "role", "site"}),
+        sizes={1: 3, 100: 1},
+        transfer_rounds=1,
+        scale=((1, 5), (50, 20)),
+        scale_rounds=1,
+        forked=20,
         kept=(1, 50, 200),
         long=10_000,
     ),
