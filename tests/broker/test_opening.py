@@ -83,7 +83,7 @@ def test_a_client_that_leaves_makes_way_and_its_process_is_killed(broker: Broker
     broker.start()
     one, two = broker.client(), broker.client()
     number, waiting = opening(one), two.acquire()
-    one.spawn(number, ["sh", "-c", "echo $$; trap '' TERM HUP; sleep 60 & wait"])
+    one.spawn(number, ["sh", "-c", "trap '' TERM HUP; sleep 60 & echo $$; wait"])
     pid = int(one.output(number, b"\n"))
     child = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
     one.end()
