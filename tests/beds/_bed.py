@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Services and daemons live in the sbin directories, which an ordinary PATH may lack.
+# A daemon outlives who starts it, and containerd's temporary files go where this says.
+os.environ.pop("XDG_RUNTIME_DIR", None)
 os.environ["PATH"] = os.pathsep.join(
     [os.environ.get("PATH", "/usr/bin:/bin"), "/usr/local/sbin", "/usr/sbin", "/sbin"]
 )
