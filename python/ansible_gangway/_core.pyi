@@ -74,8 +74,8 @@ class Agents:
     `controller` tells apart who sends modules: ansible-core's version.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         python: bytes,
         package: bytes,
@@ -85,7 +85,7 @@ class Agents:
         interpreter: bytes | None = None,
         controller: bytes | None = None,
         play: int = 0,
-    ) -> None:
+    ) -> Agents:
         """Take the settings; nothing is started."""
 
 @final
