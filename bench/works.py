@@ -230,7 +230,7 @@ PLANS = {
         scale_rounds=1,
         forked=20,
         kept=(1, 50, 200),
-        long=10_000,
+        long=3_000,
     ),
     "quick": Plan(
         name="quick",
