@@ -21,13 +21,13 @@ import pytest
 from ansible_gangway import _core
 from support.broker import Broker, is_alive, within
 from support.processes import running, wait_until_gone
-from support.targets import Docker, Runc, Target
+from support.targets import Runc, Target
 
 UNKNOWN = "its outcome is unknown and it was not repeated"
 AGENT = "python3 -I -c"
 
 
-@pytest.fixture(params=[Runc, Docker], ids=["runc", "docker"])
+@pytest.fixture(params=[Runc], ids=["runc"])
 def target(request: pytest.FixtureRequest) -> Target:
     """Return the engine whose containers are entered through agents."""
     engine: type[Target] = request.param
