@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use super::connect::Lock;
@@ -63,7 +64,15 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
     let mut tick = tokio::time::interval(TICK);
     let mut needed = Instant::now();
     let mut listener = Some(listener.listen()?);
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stopped = broker.borrow().stopped.clone();
     loop {
+        if broker.borrow().stopping {
+            listener = listener.and_then(Listener::close);
+            if listener.is_none() {
+                broker.borrow_mut().closed();
+            }
+        }
         tokio::select! {
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok(stream) if ours(&stream) => {
@@ -82,6 +91,8 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
                 Ok(_) => broker.borrow().log.say("a connection of another user was closed"),
                 Err(_) => tokio::time::sleep(TICK).await, // out of descriptors
             },
+            () = stopped.notified() => {}
+            _ = terminated.recv() => broker.borrow_mut().stop(),
             _ = tick.tick() => {
                 let now = Instant::now();
                 broker.borrow_mut().tick(now);
@@ -94,7 +105,7 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
                 let answered = state.clients.values().all(|client| client.outbox.is_empty());
                 let linger = if state.stopping && answered { TICK } else { LINGER };
                 let over = now.duration_since(needed) >= linger;
-                if over || state.stopping {
+                if over {
                     listener = listener.and_then(Listener::close);
                 }
                 if over && listener.is_none() {

@@ -58,6 +58,10 @@ pub(super) struct Broker {
     pub(super) plays: Plays,
     /// STOP: accept nothing new.
     pub(super) stopping: bool,
+    /// Those who said it and wait until the next broker can start.
+    stops: Vec<(u64, u32)>,
+    /// Tells [`super::daemon`] of it.
+    pub(super) stopped: Rc<Notify>,
     pub(super) buffer: Vec<u8>,
     /// The state itself, for the tasks that it starts.
     pub(super) shared: std::rc::Weak<RefCell<Self>>,
@@ -103,6 +107,8 @@ impl Broker {
                 openings: Openings::default(),
                 plays: Plays::default(),
                 stopping: false,
+                stops: Vec::new(),
+                stopped: Rc::default(),
                 buffer: vec![0; BUFFER],
                 shared: shared.clone(),
             })
@@ -233,8 +239,8 @@ impl Broker {
                 self.tell(number, Kind::Done, id, &status);
             }
             (Kind::Stop, _) => {
+                self.stops.push((number, id));
                 self.stop();
-                self.tell(number, Kind::Done, id, &Status::default());
             }
             (kind, _) => return Err(format!("an unexpected {kind:?}")),
         }
@@ -414,12 +420,20 @@ impl Broker {
         self.dispatch();
     }
 
-    /// STOP.
-    fn stop(&mut self) {
+    /// STOP, or SIGTERM.
+    pub(super) fn stop(&mut self) {
         self.stopping = true;
+        self.stopped.notify_one();
         self.openings.open.iter_mut().for_each(|opening| opening.stale = true);
         self.retire_all(|_| true, "the broker was told to stop");
         self.dispatch();
+    }
+
+    /// Nobody can connect any more.
+    pub(super) fn closed(&mut self) {
+        for (client, id) in std::mem::take(&mut self.stops) {
+            self.tell(client, Kind::Done, id, &Status::default());
+        }
     }
 
     fn retire_all(&mut self, which: impl Fn(&Agent) -> bool, why: &str) {

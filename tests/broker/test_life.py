@@ -129,13 +129,28 @@ def test_stop_lets_what_runs_end_and_the_next_broker_start(broker: Broker) -> No
         unusable = client.answer(client.acquire("more"))
         assert unusable.kind == UNUSABLE
         assert unusable.head == {"reason": "the broker was told to stop"}
-        within(2, lambda: broker.start() != pid)
+        assert broker.start() != pid
         assert client.finish(number).stdout == b"done\n"
         assert client.is_closed()
         within(3, lambda: not is_alive(pid))
     with broker.client() as client:
         client.open()
         assert client.run("echo on").stdout == b"on\n"
+
+
+def test_sigterm_is_a_stop(broker: Broker) -> None:
+    """What runs ends, the next broker starts, and no name of the old one is left."""
+    pid = broker.start()
+    with broker.client() as client:
+        client.open()
+        number = client.start("sleep 1; echo done")
+        client.frame(STARTED, number)
+        os.kill(pid, signal.SIGTERM)
+        within(2, lambda: broker.start() != pid)
+        assert client.finish(number).stdout == b"done\n"
+        within(3, lambda: not is_alive(pid))
+    broker.cli("stop")
+    within(5, lambda: [path.name for path in broker.runtime.iterdir()] == ["state"])
 
 
 def test_stop_of_an_idle_broker_is_quick(broker: Broker) -> None:

@@ -75,6 +75,7 @@ class Content:
 TIME = r"\d\d:\d\d:\d\d"
 DAY = r"\d\d\d\d-\d\d-\d\d"
 RANDOM = r"[a-z0-9_]{8}"
+TEMPORARY = rf"\.?tmp{RANDOM}"
 # Seconds since 1970 as of these years: the files that cases start from are older.
 NOW = r"1[7-9]\d{8}(\.\d+)?"
 
@@ -93,6 +94,8 @@ TEXTS = (
     Text("a crontab on its way", rf"(/tmp/crontab){RANDOM}", "cron|tree"),
     Text("when a crontab came", rf"( installed on )\w+ \w+ +\d+ {TIME} \d{{4}}", "cron.*|tree"),
     Text("how fast dd was", r"(\) copied, )[\d.e-]+ s, [\d.]+ [kMG]?B/s", ".*filesize"),
+    # Some frames of the agent are below the module's.
+    Text("how deep a full stack is", r"(\[Previous line repeated )\d+( more times\])", "leak"),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
@@ -128,6 +131,8 @@ VALUES = (
         "(module_)?stderr",
         "(Segmentation fault\n|Killed\n)?",
     ),
+    # Until ansible-core 2.18; then it has a directory.
+    Value("a file of content", "copy", "(.*/)?invocation/module_args/_original_basename", TEMPORARY),
     Value("a job's process", COMMANDS, "child_pid", r"\d+"),
     Value("seconds that it took", "wait_for|wait_for_connection|uri|get_url", "elapsed", r"\d"),
     Value("the number of a file", STATS, "(stat|files/[0-9]+)/(inode|dev)", r"\d+"),

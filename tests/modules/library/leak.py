@@ -134,6 +134,7 @@ def patched(m):
 def at_exit(m):
     """Leave work to the end of the interpreter: atexit, finalizers, __del__, unflushed files."""
     file = m.params["file"]
+    gc.disable()  # or chance decides whether the cycle is collected before
     atexit.register(append, file, "atexit\n")
     KEPT.append(Deleted(file, b"__del__ of a global\n"))
     cycle = Deleted(file, b"__del__ in a cycle\n")
@@ -216,6 +217,7 @@ def closes(m):
 def fork_exit(m):
     """Fork a process that leaves by sys.exit, with buffers and atexit handlers of its own copy."""
     file = m.params["file"]
+    gc.disable()  # or chance decides whether the cycle is collected before
     atexit.register(append, file, "atexit\n")
     sys.stdout.write("")
     pid = os.fork()

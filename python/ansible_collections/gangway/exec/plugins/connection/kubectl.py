@@ -35,8 +35,9 @@ options:
   remote_user:
     description: Always empty, whatever is set elsewhere.
   kubectl_pod:
-    description: The pod, or C(deploy/NAME), C(svc/NAME) and the like for one of its pods. Default
-      is the address of the host.
+    description: The pod, or C(deploy/NAME), C(svc/NAME) and the like for the oldest of its ready
+      pods. An agent stays with its pod as long as that runs; after a rollout, let C(reset_connection) of
+      M(ansible.builtin.meta) have another one found. Default is the address of the host.
     default: ''
     vars:
       - name: ansible_kubectl_pod
