@@ -83,7 +83,8 @@ def test_lies_about_a_put(target: Target, liar: str, tmp_path: Path) -> None:
     """What is not "ok" is a failure with the container's words, made harmless."""
     local = tmp_path / "local"
     local.write_text("x")
-    lie(target, liar, rf"{START} head -c 1000 >/dev/null; printf '\036%s \033[31mno\036' $3; sleep 0.2")
+    said = r"printf '\036%s \033[31mno\036' $3; sleep 0.2"
+    lie(target, liar, f"{START} head -c 1000 >/dev/null; {said}")
     with pytest.raises(_core.Error, match=r"cannot put \"/x\": \[31mno"):
         target.session(liar).put_file(bytes(local), b"/x")
 

@@ -121,8 +121,8 @@ def test_a_pod_is_found_again_when_it_is_gone(
     assert done.rc == 0, done
     assert re.findall("WHO=(.*)\\.", done.stdout) == ["one,two"], done
     calls = program.with_name("counting-kubectl.log").read_text().split()
-    # The Deployment and its pods: directly in each of three tasks; else for each of the two agents, and
-    # for one more in the second pod.
+    # The Deployment and its pods: directly in each of three tasks; else for each of the two agents,
+    # and for one more in the second pod.
     assert calls.count("get") == 6
     assert calls[:3] == ["get", "get", "exec"]
     if path == "direct":

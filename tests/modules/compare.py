@@ -132,7 +132,7 @@ VALUES = (
         "(Segmentation fault\n|Killed\n)?",
     ),
     # Until ansible-core 2.18; then it has a directory.
-    Value("a file of content", "copy", "(.*/)?invocation/module_args/_original_basename", TEMPORARY),
+    Value("a file of content", "copy", ".*module_args/_original_basename", TEMPORARY),
     Value("a job's process", COMMANDS, "child_pid", r"\d+"),
     Value("seconds that it took", "wait_for|wait_for_connection|uri|get_url", "elapsed", r"\d"),
     Value("the number of a file", STATS, "(stat|files/[0-9]+)/(inode|dev)", r"\d+"),

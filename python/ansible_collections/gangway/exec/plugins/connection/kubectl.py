@@ -36,8 +36,8 @@ options:
     description: Always empty, whatever is set elsewhere.
   kubectl_pod:
     description: The pod, or C(deploy/NAME), C(svc/NAME) and the like for the oldest of its ready
-      pods. An agent stays with its pod as long as that runs; after a rollout, let C(reset_connection) of
-      M(ansible.builtin.meta) have another one found. Default is the address of the host.
+      pods. An agent stays with its pod while that runs; after a rollout, C(reset_connection) of
+      M(ansible.builtin.meta) has another one found. Default is the address of the host.
     default: ''
     vars:
       - name: ansible_kubectl_pod
