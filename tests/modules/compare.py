@@ -96,6 +96,11 @@ TEXTS = (
     Text("how fast dd was", r"(\) copied, )[\d.e-]+ s, [\d.]+ [kMG]?B/s", ".*filesize"),
     # Some frames of the agent are below the module's.
     Text("how deep a full stack is", r"(\[Previous line repeated )\d+( more times\])", "leak"),
+    Text(
+        "those frames, where a traceback goes down to the first one",
+        r'(Traceback \(most recent call last\):\n)(?:  File "<string>", line \d+, in '
+        r"(?:<module>|main|run)\n)+",
+    ),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
@@ -113,6 +118,7 @@ TEXTS = (
     Text("a salted host name", r"(\|1\|)[\w+/]{27}=\|[\w+/]{27}=", "known_hosts|tree"),
 )
 
+OF_TASKS = "(GIVEN|ALSO|LC_ALL|LANG|TZ|TMPDIR|PYTHON[A-Z]+|MALLOC_[A-Z_]+|ANSIBLE_[A-Z_]+)"
 COMMANDS = "command|shell|script|expect|async_status"
 STATS = "stat|find|copy|template|fetch|unarchive|assemble"
 FACTS = "setup|gather_facts"
@@ -163,6 +169,10 @@ VALUES = (
         r"ansible_facts/(ansible_mounts/\d+|mount_points/[^?]*)/(size|block|inode)s?_(available|used)",
         r"\d+",
     ),
+    # Until then variables of a task are none that the process was started with: see LACKING.
+    Value("a variable", "process_state", rf"state/system/environ/{OF_TASKS}", "(?s).*"),
+    # They are joined in the order of a set.
+    Value("why no archive", "unarchive", "msg", r"(?s)Failed to find handler for .*"),
     Value("a new key", "user", "ssh_public_key", r"ssh-ed25519 [\w+/]{68} of the worker"),
     Value(
         "its hash", "user", "ssh_fingerprint", r"256 SHA256:[\w+/]{43} of the worker \(ED25519\)"
@@ -182,6 +192,11 @@ EXTRA = (
         r"\['<string>', '(<module>|main|run)'\]",
     ),
 )
+# What the first side has and the other has not.
+LACKING = (
+    # /proc/PID/environ of a forked child is its parent's; os.environ has them.
+    Value("variables of the task", "process_state", rf"state/system/environ/{OF_TASKS}", "(?s).*"),
+)
 # Everything of a file: nothing of it stays, but that it is there, its mode and its owner.
 ALL = ""
 CONTENTS = (
@@ -191,6 +206,9 @@ CONTENTS = (
     Content("when a crontab came", "/var/spool/cron/crontabs/.*", r"( installed on ).*"),
     Content("a new key", r"/home/elsewhere/\.ssh/id_ed25519(\.pub)?", ALL),
     Content("times of git's files", r"/srv/work/[^/]+/\.git/index", ALL),
+    # The wrapper holds what the controller made for the host, such as its times.
+    Content("a module that was kept", r".*/ansible-tmp-\*/AnsiballZ_\w+\.py", ALL),
+    Content("a key ring and its trust", r"/root/\.gnupg/(pubring\.kbx|trustdb\.gpg)", ALL),
     Content("git's log", r"/srv/work/[^/]+/(\.git/)?logs/.*", r"(> )\d{10} [+-]\d{4}"),
     Content("Subversion's database", r"/srv/work/[^/]+/\.svn/wc\.db", ALL),
     Content("the time in compiled Python", r".*/__pycache__/[^/]+\.pyc", r"(?s)^(.{8}).{4}"),
@@ -243,19 +261,27 @@ def differences(
             left = one[index] if index < len(one) else ABSENT
             right = other[index] if index < len(other) else ABSENT
             yield from differences(module, left, right, (*path, str(index)), where)
-    elif one is ABSENT and _is_extra(module, other, "/".join(path)):
+    elif one is ABSENT and _is_extra(EXTRA, module, other, "/".join(path)):
+        return
+    elif other is ABSENT and _is_extra(LACKING, module, one, "/".join(path)):
         return
     elif not _same(module, one, other, "/".join(path)):
         yield Difference(f"{where} {'/'.join(path)}".strip(), one, other)
 
 
-def _is_extra(module: str, other: Any, path: str) -> bool:
+def _is_extra(rules: Sequence[Value], module: str, value: Any, path: str) -> bool:
+    path = _in_a_loop(path)
     return any(
-        re.fullmatch(extra.modules, module)
-        and re.fullmatch(extra.path, path)
-        and re.fullmatch(extra.shape, str(other))
-        for extra in EXTRA
+        re.fullmatch(rule.modules, module)
+        and re.fullmatch(rule.path, path)
+        and re.fullmatch(rule.shape, str(value))
+        for rule in rules
     )
+
+
+def _in_a_loop(path: str) -> str:
+    """Return a place in the result of a loop as one in the result of a task."""
+    return re.sub(r"^results/\d+/", "", path)
 
 
 def _same(module: str, one: Any, other: Any, path: str) -> bool:
@@ -263,7 +289,7 @@ def _same(module: str, one: Any, other: Any, path: str) -> bool:
         return False
     if one == other or (isinstance(one, str) and plain(module, one) == plain(module, other)):
         return True
-    shapes = _values(module, re.sub(r"^results/\d+/", "", path))
+    shapes = _values(module, _in_a_loop(path))
     return any(
         re.fullmatch(shape, str(one)) and re.fullmatch(shape, str(other)) for shape in shapes
     )
@@ -322,9 +348,9 @@ def _by_plain_path(tree: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _contents(path: str, entry: list[Any]) -> list[Any]:
     """Return a file's entry without what is made anew in its content."""
-    *status, size, content = entry
-    if not isinstance(content, list):
+    if not isinstance(entry[-1], list):
         return entry
+    *status, size, content = entry
     digest, text = content
     short = plain("tree", text)
     for rule in CONTENTS:

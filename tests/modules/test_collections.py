@@ -1,13 +1,11 @@
-"""Modules of collections that most people have, from the `ansible` package."""
+"""Modules of collections that most people have, from the `ansible` package for the newest core."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from ansible.release import __version__ as core
 
-from modules.test_modules import NEWEST
 from modules.test_ways import named
 from modules.twins import Twins
 from peers import installed
@@ -59,8 +57,6 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.skipif(not core.startswith(NEWEST), reason="those collections are for the newest core")
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_collections(pair: Twins, names: dict[str, Any], repository: Any) -> None:
     (site,) = installed.environment(repository).glob("lib/python3*/site-packages")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.release import __version__ as core
 
 from modules import compare
 from modules.compare import Difference
@@ -25,11 +26,13 @@ from support.ansible import Ansible, Result
 from support.targets import Target
 
 HERE = Path(__file__).parent
+NEWEST = core.startswith("2.21")  # with others less is run
 HOSTS = ("one", "other")
 KEYWORDS = {
     *("name", "vars", "environment", "check_mode", "diff", "soak", "loop", "register", "timeout"),
     *("async", "poll", "become", "become_user", "become_method", "no_log", "module_defaults"),
 }
+MOUNTED = "--exclude=etc/hosts --exclude=etc/hostname --exclude=etc/resolv.conf"
 SERVER = "http://127.0.0.1:8099"
 PLAIN = {"ansible_gangway_agent": False}
 # Why a call may leave the agents in any play.
@@ -226,8 +229,14 @@ def fail_for(found: Sequence[Difference]) -> None:
 
 def fetched(directory: Path) -> dict[str, Any]:
     """Return the files below a directory here with their content."""
-    paths = (path for path in directory.rglob("*") if path.is_file())
-    return {str(path.relative_to(directory)): [path.read_bytes().hex()] for path in paths}
+    found = {}
+    for path in directory.rglob("*"):
+        first, *rest = path.relative_to(directory).parts
+        if path.is_file():
+            # `fetch` puts the host's name in front.
+            name = "/".join(rest if first in HOSTS else (first, *rest))
+            found[name] = [path.read_bytes().hex()]
+    return found
 
 
 def module_of(task: Mapping[str, Any]) -> str:
@@ -270,9 +279,10 @@ def twins(
         first, second = containers.values()
         target.run(first, "sh -s", (HERE / "prepare.sh").read_bytes())
         made = target.run(first, "tar -C / -cf - etc srv")
-        # In both, so that the same files are new.
+        # In both, so that the same files are new. Docker mounts some of its own.
+        extract = f"tar -C / -xpf - {MOUNTED if target.engine == 'docker' else ''}"
         for container in (first, second):
-            target.run(container, "rm -rf /srv /var/lib/apt/lists/*; tar -C / -xpf -", made)
+            target.run(container, f"rm -rf /srv /var/lib/apt/lists/*; {extract}", made)
         for container in containers.values() if target.engine == "runc" else ():
             script = (HERE / "serve.py").read_bytes()
             target.run(container, "cat >/srv/serve.py", script)

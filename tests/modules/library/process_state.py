@@ -50,7 +50,8 @@ def system():
     ignored = int(status["SigIgn"], 16) & ~(3 << 31)
     values["status SigIgn"] = hex(ignored)
     values.update((name, read("/proc/self/" + name)) for name in FILES)
-    values["environ"] = sorted(read("/proc/self/environ").split("\0"))
+    variables = read("/proc/self/environ").split("\0")
+    values["environ"] = dict(variable.partition("=")[::2] for variable in variables)
     values["tasks"] = len(os.listdir("/proc/self/task"))
     values["namespaces"] = {
         name: os.readlink("/proc/self/ns/" + name) == os.readlink("/proc/1/ns/" + name)
