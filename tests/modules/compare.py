@@ -261,9 +261,7 @@ def differences(
             left = one[index] if index < len(one) else ABSENT
             right = other[index] if index < len(other) else ABSENT
             yield from differences(module, left, right, (*path, str(index)), where)
-    elif one is ABSENT and _is_extra(EXTRA, module, other, "/".join(path)):
-        return
-    elif other is ABSENT and _is_extra(LACKING, module, one, "/".join(path)):
+    elif (one is ABSENT and _is_extra(EXTRA, module, other, "/".join(path))) or (other is ABSENT and _is_extra(LACKING, module, one, "/".join(path))):
         return
     elif not _same(module, one, other, "/".join(path)):
         yield Difference(f"{where} {'/'.join(path)}".strip(), one, other)
