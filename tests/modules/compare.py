@@ -261,13 +261,11 @@ def differences(
             left = one[index] if index < len(one) else ABSENT
             right = other[index] if index < len(other) else ABSENT
             yield from differences(module, left, right, (*path, str(index)), where)
-    elif (one is ABSENT and _is_extra(EXTRA, module, other, "/".join(path))) or (other is ABSENT and _is_extra(LACKING, module, one, "/".join(path))):
-        return
     elif not _same(module, one, other, "/".join(path)):
         yield Difference(f"{where} {'/'.join(path)}".strip(), one, other)
 
 
-def _is_extra(rules: Sequence[Value], module: str, value: Any, path: str) -> bool:
+def _is_named(rules: Sequence[Value], module: str, value: Any, path: str) -> bool:
     path = _in_a_loop(path)
     return any(
         re.fullmatch(rule.modules, module)
@@ -283,6 +281,12 @@ def _in_a_loop(path: str) -> str:
 
 
 def _same(module: str, one: Any, other: Any, path: str) -> bool:
+    if one is other:
+        return True
+    if one is ABSENT:
+        return _is_named(EXTRA, module, other, path)
+    if other is ABSENT:
+        return _is_named(LACKING, module, one, path)
     if type(one) is not type(other):
         return False
     if one == other or (isinstance(one, str) and plain(module, one) == plain(module, other)):
