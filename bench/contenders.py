@@ -54,7 +54,7 @@ class Contender:
     leave_out: frozenset[str] = frozenset()
     # Whether a broker keeps agents for it, which outlive a run.
     keeps: bool = False
-    # Whether its short name is linked: Ansible loads it once, and not in each worker.
+    # Whether it goes by a short name, linked: Ansible loads it once, and not in each worker.
     linked: bool = False
 
     @property
@@ -73,15 +73,16 @@ LONG = frozenset({"role", "site"})
 
 
 def ours(engine: str, connection: str, stream: str) -> list[Contender]:
-    """Return gangway's plugin for an engine: by default, without an agent, by its short name."""
+    """Return gangway's plugin for an engine: as it is, without an agent, and by its full name."""
     agent = Contender(
         name=f"gangway {connection}",
         engine=engine,
         pace="fast",
-        connection=f"gangway.exec.{connection}",
+        connection=connection,
         plugin=f"{connection}.py",
         stream=stream,
         keeps=True,
+        linked=True,
     )
     direct = replace(
         agent,
@@ -92,14 +93,14 @@ def ours(engine: str, connection: str, stream: str) -> list[Contender]:
         | {"template", "stat", "facts", "again", "transfer", "scale", "workers", "kept"},
         keeps=False,
     )
-    linked = replace(
+    full_name = replace(
         agent,
-        name=f"gangway {connection} linked",
-        connection=connection,
+        name=f"gangway {connection} full name",
+        connection=f"gangway.exec.{connection}",
         leave_out=LONG | {"template", "stat", "facts", "again", "transfer", "scale", "kept"},
-        linked=True,
+        linked=False,
     )
-    return [agent, direct, linked] if connection == "docker" else [agent, direct]
+    return [agent, direct, full_name] if connection == "docker" else [agent, direct]
 
 
 def stock(

@@ -47,8 +47,8 @@ def run(bench: Bench) -> None:
 
 def who(bench: Bench) -> list[Contender]:
     """Return each plugin once: pipelining makes no difference here."""
-    found = {c.connection or c.name: c for c in bench.taking_part("transfer", ("ansible", "cli"))}
-    return list(found.values())
+    taking_part = bench.taking_part("transfer", ("ansible", "cli"))
+    return list({(c.environment, c.connection or c.name): c for c in taking_part}.values())
 
 
 def make_file(path: Path, size: int) -> None:

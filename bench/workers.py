@@ -21,9 +21,10 @@ def run(bench: Bench) -> None:
     say("what a worker pays before its first byte")
     seen = set()
     for contender in bench.taking_part("workers", ("ansible",)):
-        if contender.connection in seen:  # pipelining makes no difference here
+        plugin = (contender.environment, contender.connection)
+        if plugin in seen:  # pipelining makes no difference here
             continue
-        seen.add(contender.connection)
+        seen.add(plugin)
         if contender.environment == "mitogen":
             reason = "its connection is made by a process of its own, not by the worker"
             bench.results.add("workers", "steps", contender.name, 0, error=reason)
