@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import yaml
 from ansible.playbook.play_context import PlayContext
-from ansible.plugins.loader import connection_loader, init_plugin_loader
+from ansible.plugins.loader import connection_loader, fragment_loader, init_plugin_loader
+from ansible.utils.plugin_docs import add_fragments
 
 ENGINES = ("runc", "docker", "podman", "kubectl")
 
@@ -28,3 +30,11 @@ def set_options(plugin: Any, keys: dict[str, Any] | None = None, **variables: An
         task_keys={"timeout": 10, "remote_user": None, "environment": [], **(keys or {})},
         var_options={"inventory_hostname": "box", "ansible_host": "box", **variables},
     )
+
+
+def documented_options(documentation: str) -> dict[str, Any]:
+    """Return the options that a DOCUMENTATION stands for, with those of its fragments."""
+    parsed = yaml.safe_load(documentation)
+    add_fragments(parsed, "/plugin.py", fragment_loader)
+    options: dict[str, Any] = parsed["options"]
+    return options

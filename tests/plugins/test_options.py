@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ansible_gangway import link
-from plugins.loading import ENGINES, connection
+from plugins.loading import ENGINES, connection, documented_options
 
 pytestmark = pytest.mark.plays
 
@@ -281,7 +281,7 @@ def declared(engine: str) -> dict[str, Option]:
             names(option, "keyword"),
             tuple(option.get("aliases", ())),
         )
-        for name, option in yaml.safe_load(literals(engine)["DOCUMENTATION"])["options"].items()
+        for name, option in documented_options(literals(engine)["DOCUMENTATION"]).items()
     }
 
 
@@ -346,7 +346,8 @@ def test_documentation_is_complete(engine: str) -> None:
     assert documentation["name"] == engine
     for key in ("short_description", "description", "author", "version_added", "requirements"):
         assert documentation[key]
-    assert all(option["description"] for option in documentation["options"].values())
+    options = documented_options(texts["DOCUMENTATION"])
+    assert all(option["description"] for option in options.values())
     plays = yaml.safe_load(texts["EXAMPLES"])
     assert all({"name", "hosts", "tasks"} <= play.keys() for play in plays)
     assert f"gangway.exec.{engine}" in texts["EXAMPLES"]

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from ansible import constants
 
 import ansible_gangway
 from ansible_gangway import connection as base
 from ansible_gangway import link
-from plugins.loading import ENGINES, connection
+from plugins.loading import ENGINES, connection, documented_options
 from support.ansible import Ansible
 
 pytestmark = pytest.mark.plays
@@ -43,7 +42,7 @@ def test_the_registered_options_are_those_of_the_documentation(
     plugin = module(engine)
     definitions.clear()
     base.register_options(plugin, engine)
-    assert definitions == {plugin.__name__: yaml.safe_load(plugin.DOCUMENTATION)["options"]}
+    assert definitions == {plugin.__name__: documented_options(plugin.DOCUMENTATION)}
 
 
 def test_a_short_name_is_registered_as_ansible_looks_it_up(definitions: dict[str, Any]) -> None:
