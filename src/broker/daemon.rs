@@ -22,7 +22,7 @@ use crate::wire::message::{AgentStatus, Status};
 
 /// Between two looks at what time has brought.
 const TICK: Duration = Duration::from_millis(250);
-/// Without agents and clients the broker stays so long.
+/// Without agents and clients that want some the broker stays so long.
 const LINGER: Duration = Duration::from_secs(5);
 /// A client has to greet within this.
 const GREETING: Duration = Duration::from_secs(10);
@@ -62,7 +62,6 @@ pub fn serve(path: &ControlPath, log: &Path, listening: impl FnOnce() -> io::Res
 
 async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()> {
     let mut tick = tokio::time::interval(TICK);
-    let mut needed = Instant::now();
     let mut listener = Some(listener.listen()?);
     let mut terminated = signal(SignalKind::terminate())?;
     let stopped = broker.borrow().stopped.clone();
@@ -76,7 +75,6 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
         tokio::select! {
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok(stream) if ours(&stream) => {
-                    needed = Instant::now();
                     let (number, poke) = broker.borrow_mut().client();
                     let broker = broker.clone();
                     tokio::task::spawn_local(async move {
@@ -95,16 +93,17 @@ async fn run(broker: &Shared, listener: Listener<StdListener>) -> io::Result<()>
             _ = terminated.recv() => broker.borrow_mut().stop(),
             _ = tick.tick() => {
                 let now = Instant::now();
-                broker.borrow_mut().tick(now);
-                let state = broker.borrow();
+                let mut state = broker.borrow_mut();
+                state.tick(now);
                 let opening = !state.stopping && !state.openings.open.is_empty();
                 let working = opening || !state.processes.is_empty();
-                if working || (!state.stopping && !state.clients.is_empty()) {
-                    needed = now;
+                let wanted = !state.stopping && state.clients.values().any(|client| client.needs);
+                if working || wanted {
+                    state.needed = now;
                 }
                 let answered = state.clients.values().all(|client| client.outbox.is_empty());
                 let linger = if state.stopping && answered { TICK } else { LINGER };
-                let over = now.duration_since(needed) >= linger;
+                let over = now.duration_since(state.needed) >= linger;
                 if over {
                     listener = listener.and_then(Listener::close);
                 }

@@ -47,6 +47,8 @@ pub(super) struct Broker {
     /// How many processes it may have.
     pub(super) budget: usize,
     pub(super) clients: HashMap<u64, Client>,
+    /// When there last was an agent, an opening or a client that came for one.
+    pub(super) needed: Instant,
     next_client: u64,
     pub(super) processes: HashMap<u32, Process>,
     next_process: u32,
@@ -75,6 +77,8 @@ pub(super) struct Client {
     /// Set by its HELLO.
     pub(super) play: Option<u32>,
     pub(super) acquired: HashSet<u32>,
+    /// It has come for an agent, and not only to look.
+    pub(super) needs: bool,
     routes: HashMap<u32, Route>,
 }
 
@@ -99,6 +103,7 @@ impl Broker {
                 nofile,
                 budget,
                 clients: HashMap::new(),
+                needed: Instant::now(),
                 next_client: 1,
                 processes: HashMap::new(),
                 next_process: 1,
@@ -129,6 +134,7 @@ impl Broker {
             poke: poke.clone(),
             play: None,
             acquired: HashSet::new(),
+            needs: false,
             routes: HashMap::new(),
         };
         self.clients.insert(number, client);
@@ -254,7 +260,10 @@ impl Broker {
         if acquire.persist.is_nan() || acquire.timeout.is_nan() {
             return Err("a time that is none".to_owned());
         }
-        let play = self.clients.get(&number).and_then(|client| client.play).unwrap_or_default();
+        let Some(client) = self.clients.get_mut(&number) else { return Ok(()) };
+        client.needs = true;
+        self.needed = Instant::now();
+        let play = client.play.unwrap_or_default();
         self.route(number, id, Route::Waiting)?;
         self.openings.waiting.push(Waiting { client: number, id, play, acquire });
         self.dispatch();

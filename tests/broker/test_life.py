@@ -153,6 +153,33 @@ def test_sigterm_is_a_stop(broker: Broker) -> None:
     within(5, lambda: [path.name for path in broker.runtime.iterdir()] == ["state"])
 
 
+def test_asking_what_there_is_keeps_no_broker(broker: Broker) -> None:
+    """Neither does a connection that stays."""
+    pid = broker.start()
+    with broker.client() as client:
+        client.status()
+        end = time.monotonic() + 9
+        while is_alive(pid):
+            assert time.monotonic() < end
+            assert broker.cli("status", "--json").returncode == 0
+            time.sleep(0.2)
+        assert client.is_closed()
+
+
+def test_who_came_for_an_agent_and_looks_meanwhile_keeps_it(broker: Broker) -> None:
+    pid = broker.start()
+    with broker.client() as client:
+        client.status()
+        number = client.acquire()
+        client.answer(number)
+        client.send(GIVE_UP, number, {"reason": "no Python was found"})
+        assert client.answer(client.acquire()).kind == UNUSABLE
+        client.status()
+        time.sleep(7)
+        assert client.answer(client.acquire()).kind == UNUSABLE
+    within(8, lambda: not is_alive(pid))
+
+
 def test_stop_of_an_idle_broker_is_quick(broker: Broker) -> None:
     pid = broker.start()
     with broker.client() as client:
