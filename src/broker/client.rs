@@ -19,6 +19,12 @@ use crate::wire::{CHUNK, WINDOW};
 /// The longest time between two questions to [`Interrupt`].
 const TICK: Duration = Duration::from_millis(100);
 
+/// A broker that is not heard for so long while something is expected of it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// And after so long in all it is given up: stopped, or hung.
+const GIVEN_UP: Duration = Duration::from_secs(45);
+
 /// Bytes that wait here for the socket to take them, before more of an [`Upload`] is added.
 const BACKLOG: usize = 4 * CHUNK;
 
@@ -110,6 +116,10 @@ pub struct Client {
     last_id: u32,
     owed: usize,
     checked: Instant,
+    /// Time that was waited since the broker was heard. It is not read from a clock: where both were frozen for a while (a container,
+    /// a virtual machine), nobody was silent.
+    silent: Duration,
+    pinged: bool,
     buffer: Vec<u8>,
 }
 
@@ -127,6 +137,8 @@ impl Client {
             last_id: 0,
             owed: 0,
             checked: Instant::now(),
+            silent: Duration::ZERO,
+            pinged: false,
             buffer: vec![0; CHUNK + frame::HEADER],
         }
     }
@@ -178,7 +190,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next frame of `id`, at most until `deadline`; writes meanwhile. What still comes of other ids is over.
+    /// Waits for the next frame of `id`, at most until `deadline`, and not for a broker that does not answer; writes meanwhile. What
+    /// still comes of other ids is over.
     pub fn next(
         &mut self,
         id: u32,
@@ -216,6 +229,8 @@ impl Client {
                 Ok(0) => return Ok(Event::Closed("the broker ended".to_owned())),
                 Ok(count) => {
                     self.frames.push(&self.buffer[..count]);
+                    self.silent = Duration::ZERO;
+                    self.pinged = false;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -225,6 +240,14 @@ impl Client {
             let now = Instant::now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
+            }
+            if self.silent >= GIVEN_UP {
+                let seconds = GIVEN_UP.as_secs();
+                return Ok(Event::Closed(format!("the broker has not answered for {seconds} seconds")));
+            }
+            if self.silent >= SILENCE && !std::mem::replace(&mut self.pinged, true) {
+                self.send(&Frame::empty(Kind::Ping, 0));
+                self.write();
             }
             let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
             if self.wait(wait) {
@@ -261,10 +284,12 @@ impl Client {
     }
 
     /// Waits for the socket; true when a signal arrived instead.
-    fn wait(&self, timeout: Duration) -> bool {
+    fn wait(&mut self, timeout: Duration) -> bool {
+        let since = Instant::now();
         let wanted = if self.is_flushed() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let timeout = Timespec::try_from(timeout).expect("a tick is a small number");
-        let polled = poll(&mut [PollFd::new(&self.stream, wanted)], Some(&timeout));
+        let most = Timespec::try_from(timeout).expect("a tick is a small number");
+        let polled = poll(&mut [PollFd::new(&self.stream, wanted)], Some(&most));
+        self.silent += since.elapsed().min(timeout);
         polled == Err(rustix::io::Errno::INTR)
     }
 }
@@ -342,6 +367,31 @@ mod tests {
         }
         client.next(id, None, Some(soon()), &mut Uninterrupted).unwrap();
         assert_eq!(Got::by(broker).frames(), [Frame::credit(id, u32::try_from(CREDIT).unwrap())]);
+    }
+
+    #[test]
+    fn a_silent_broker_is_asked_once_and_then_given_up() {
+        let (mut client, broker) = pair();
+        let mut broker = Got::by(broker);
+        let id = client.new_id();
+        let next = |client: &mut Client| client.next(id, None, Some(soon()), &mut Uninterrupted).unwrap();
+        assert!(matches!(next(&mut client), Event::Deadline) && client.silent > Duration::ZERO);
+        assert_eq!(broker.frames(), []);
+        client.silent = SILENCE;
+        assert!(matches!(next(&mut client), Event::Deadline));
+        assert!(matches!(next(&mut client), Event::Deadline));
+        assert_eq!(broker.frames(), [Frame::empty(Kind::Ping, 0)]);
+        client.silent = GIVEN_UP;
+        let mut bytes = Vec::new();
+        Frame::empty(Kind::Pong, 0).write_to(&mut bytes);
+        broker.0.write_all(&bytes).unwrap();
+        assert!(matches!(next(&mut client), Event::Deadline) && client.silent < Duration::from_secs(1));
+        client.silent = SILENCE;
+        assert!(matches!(next(&mut client), Event::Deadline));
+        assert_eq!(broker.frames(), [Frame::empty(Kind::Ping, 0)]);
+        client.silent = GIVEN_UP;
+        let said = "the broker has not answered for 45 seconds";
+        assert!(matches!(next(&mut client), Event::Closed(why) if why == said));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What waits to be written to one peer, and whose turn it is.
 //!
 //! Frames of one request keep their order in its *lane*; lanes take turns, one frame each, so that a large transfer holds up nobody.
-//! CREDIT, PING, CANCEL and RETIRE go before all lanes. Nothing here limits a lane: whoever fills one does so under credit, or asks
+//! CREDIT, PING, PONG, CANCEL and RETIRE go before all lanes. Nothing here limits a lane: whoever fills one does so under credit, or asks
 //! [`Outbox::queued`] first.
 
 use std::collections::{HashMap, VecDeque};
@@ -70,6 +70,13 @@ impl Outbox {
     pub(super) fn urgent(&mut self, frame: Frame) {
         self.bytes += frame.payload.len();
         self.urgent.push_back(frame);
+    }
+
+    /// The same, unless such a frame waits there already: who asks for it may never read.
+    pub(super) fn urgent_once(&mut self, frame: Frame) {
+        if !self.urgent.contains(&frame) {
+            self.urgent(frame);
+        }
     }
 
     /// Gives the peer credit; what is not yet written of it adds up in one frame.
@@ -247,7 +254,8 @@ mod tests {
         outbox.push(&data(2, b'c', 1));
         outbox.credit(2, 5);
         outbox.credit(2, 6);
-        outbox.urgent(Frame::empty(Kind::Ping, 0));
+        outbox.urgent_once(Frame::empty(Kind::Ping, 0));
+        outbox.urgent_once(Frame::empty(Kind::Ping, 0));
         let ids: Vec<_> = written(&mut outbox).iter().map(|frame| (frame.kind, frame.id)).collect();
         assert_eq!(
             ids,

@@ -209,6 +209,10 @@ impl Broker {
                 client.play = Some(hello.play);
                 self.plays.watch(hello.play, &self.shared);
             }
+            (Kind::Ping, _) => {
+                client.outbox.urgent_once(Frame::empty(Kind::Pong, 0));
+                client.poke.notify_one();
+            }
             (Kind::Request, _) => return self.request(number, &frame),
             (Kind::Acquire, _) => return self.acquire(number, id, head(&frame)?),
             (Kind::Spawn, Some(Route::Opening)) => self.spawn(number, id, &head(&frame)?)?,

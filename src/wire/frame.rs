@@ -11,9 +11,9 @@ pub const HEADER: usize = 9;
 pub enum Kind {
     /// First frame of each side (c→b, b→c, a→b: head).
     Hello = 1,
-    /// Are you there? (b→a, id 0, empty)
+    /// Are you there? (b→a, c→b, id 0, empty)
     Ping = 2,
-    /// Yes (a→b, id 0, empty).
+    /// Yes (a→b, b→c, id 0, empty).
     Pong = 3,
 
     /// Run this (c→b: the agent's number as u32, then a head; b→a: the head alone).

@@ -33,6 +33,13 @@
 //! The broker answers GONE instead when the agent ended, or did not answer a ping, *before* the request was written to it (nothing ran: open
 //! another), and LOST when that happened after (the outcome is unknown: nobody repeats it).
 //!
+//! # Who is there
+//!
+//! PING asks, PONG answers, both with id 0. The broker asks an agent that was silent before it gives it a request, and every 15 seconds
+//! so that the agent hears it; an agent that hears nothing for a minute takes its broker for gone. A client asks the broker after 15
+//! seconds of silence while it waits for something, and 30 seconds later takes it for stopped or hung: the outcome of a request that was
+//! written is then unknown.
+//!
 //! # Credit
 //!
 //! For each request and direction the sender of DATA, or of STDOUT and STDERR together, may have [`WINDOW`] bytes under way; CREDIT gives it

@@ -119,6 +119,26 @@ def test_under_a_command(here: Broker, target: Target, kill_one: Callable[[Targe
     assert len(state()["agents"]) == 1
 
 
+def test_a_broker_that_is_stopped_under_a_command(here: Broker, target: Target) -> None:
+    """A running command may be silent for as long as it likes, its broker may not."""
+    session = target.session()
+    assert session.exec_command(b"sleep 20; echo slow")[1] == b"slow\n"
+    command = b"echo ran >>/tmp/ran; while test ! -e /tmp/go; do sleep .1; done"
+    call = in_background(lambda: session.exec_command(command))
+    within(20, lambda: target.run("target", "cat /tmp/ran 2>/dev/null; true") == b"ran\n")
+    pid = state()["pid"]
+    here.pids.add(pid)
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(_core.ConnectionFailed, match=f"has not answered for 45 seconds.*{UNKNOWN}"):
+        call.result(60)
+    assert 40 < time.monotonic() - begun < 50
+    os.kill(pid, signal.SIGCONT)
+    # The request of a client that has left is cancelled as soon as the broker can.
+    wait_until_gone(target, "target", "/bin/sh -c echo ran")
+    assert session.exec_command(b"cat /tmp/ran")[1] == b"ran\n"
+
+
 def test_the_broker_while_an_agent_is_opened(here: Broker, target: Target) -> None:
     slow = here.runtime / target.engine
     wait = f"while test ! -e {here.runtime}/go; do sleep .05; done"
