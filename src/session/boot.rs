@@ -78,7 +78,18 @@ impl Boot {
         let names = b" python3 /usr/libexec/platform-python python".as_slice();
         let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -I -c "#.as_slice();
         let program = quote(self.program().as_bytes());
-        [b"for p in ", first.as_slice(), names, found, &program, b";done;exit 127"].concat()
+        let none = format!(";done;echo {};exit 127", self.none());
+        [b"for p in ", first.as_slice(), names, found, &program, none.as_bytes()].concat()
+    }
+
+    /// Whether a line of [`Self::find_python`] that wrote this had nothing to start. Its status does not tell: what a Python that is
+    /// there but broken ends with is 127 as well, when the program behind its `#!` is missing.
+    pub(super) fn found_none(&self, stdout: &[u8]) -> bool {
+        stdout.trim_ascii_end().ends_with(self.none().as_bytes())
+    }
+
+    fn none(&self) -> String {
+        format!("no-python-{}", self.nonce)
     }
 
     /// Finds the HELLO in what the process wrote: `(where the agent's own bytes begin, what it said)`.
@@ -106,6 +117,7 @@ impl Boot {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Output, Stdio};
 
     fn run(boot: &Boot, cut: usize, line: &[u8], dir: &std::path::Path) -> Output {
@@ -146,11 +158,24 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_found_where_there_is_no_python() {
-        let line = [b"PATH=/nowhere;".as_slice(), &boot("x").find_python(None)].concat();
-        let line =
-            String::from_utf8(line).unwrap().replace("/usr/libexec/platform-python", "/nowhere/python");
-        assert_eq!(run(&boot(""), 0, line.as_bytes(), &std::env::temp_dir()).status.code(), Some(127));
+    fn no_python_is_not_a_broken_one() {
+        let dir = std::env::temp_dir().join(format!("gangway-boot-{}", crate::sys::nonce().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        let boot = boot("x");
+        let line = String::from_utf8(boot.find_python(None)).unwrap();
+        let line = line.replace("/usr/libexec/platform-python", "/nowhere/python");
+        let line = format!("PATH={};{line}", dir.display());
+        let ended = || {
+            let Output { status, stdout, .. } = run(&boot, 1, line.as_bytes(), &dir);
+            (status.code(), boot.found_none(&stdout))
+        };
+        assert_eq!(ended(), (Some(127), true));
+        for broken in ["#!/no/such/interpreter\n", "#!/bin/sh\necho no-python-; exit 127\n"] {
+            std::fs::write(dir.join("python"), broken).unwrap();
+            std::fs::set_permissions(dir.join("python"), PermissionsExt::from_mode(0o755)).unwrap();
+            assert_eq!(ended(), (Some(127), false), "{broken}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

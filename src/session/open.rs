@@ -208,7 +208,6 @@ struct Opening<'a, 'p> {
     client: &'a mut Client,
     id: u32,
     executable: std::ffi::OsString,
-    serves: Serves,
     script: Script,
     boot: Boot,
     escalation: Escalation<'p>,
@@ -262,7 +261,6 @@ impl<'a, 'p> Opening<'a, 'p> {
             client,
             id,
             executable: line.argv[0].clone(),
-            serves,
             script,
             boot,
             escalation,
@@ -400,9 +398,10 @@ impl<'a, 'p> Opening<'a, 'p> {
                 _ => Err(Error::OutcomeUnknown { target: session.target(), said: said(&self.stderr) }),
             };
         }
-        Ok(Opened::Unusable(match (self.serves, code) {
-            (Serves::Commands, Some(127)) => "no Python was found in the container".to_owned(),
-            _ => format!("Python could not start ({})", said(&[self.stderr, self.stdout].concat())),
+        Ok(Opened::Unusable(if self.boot.found_none(&self.stdout) {
+            "no Python was found in the container".to_owned()
+        } else {
+            format!("Python could not start ({})", said(&[self.stderr, self.stdout].concat()))
         }))
     }
 }

@@ -153,6 +153,9 @@ def test_a_container_that_is_another_one(target: Target) -> None:
     [
         ("#!/bin/sh\necho 'Hello, I am no Python'\n", "Python could not start"),
         ("#!/bin/sh\necho oh no >&2\nexit 1\n", "Python could not start (oh no)"),
+        ("#!/bin/sh\necho oh no >&2\nexit 127\n", "Python could not start (oh no)"),
+        ("#!/bin/sh\nexit 127\n", "Python could not start (it said nothing)"),
+        ("#!/no/such/interpreter\n", "Python could not start ("),
     ],
 )
 def test_a_broken_python(target: Target, python: str, reason: str) -> None:
