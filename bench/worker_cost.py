@@ -3,14 +3,16 @@
 Ansible forks a worker for every task. Each measurement here is in a process forked from one that
 has Ansible imported, as the worker's parent has. Prints JSON: {step: [seconds …]}.
 
-    python worker_cost.py CONNECTION VARIABLES-AS-JSON COUNT [NATIVE-MODULE]
+    python worker_cost.py CONNECTION VARIABLES-AS-JSON COUNT [NATIVE-MODULE [broker]]
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
+import tempfile
 import time
 
 
@@ -37,11 +39,28 @@ def forked(measure):
 
 def steps(name, variables):
     """Return a function that does what a worker does with a connection plugin, by the clock."""
+    start = connecting(name, variables)
+
+    def measure():
+        connection, times = start()
+        for _ in range(2):
+            status = connection.exec_command("true")[0]
+            if status != 0:
+                raise RuntimeError(f"`true` ended with {status}")
+            times.append(time.perf_counter())
+        names = ("load the plugin", "read its options", "connect", "run `true`", "once more")
+        return {n: b - a for n, a, b in zip(names, times, times[1:], strict=False)}
+
+    return measure
+
+
+def connecting(name, variables):
+    """Return a function that gives a connection and when each step to it began and ended."""
     from ansible.playbook.play_context import PlayContext
     from ansible.plugins.loader import connection_loader
     from ansible.template import Templar
 
-    def measure():
+    def start():
         context = PlayContext()
         context.remote_addr = variables.get("ansible_host", "localhost")
         times = [time.perf_counter()]
@@ -57,13 +76,26 @@ def steps(name, variables):
         times.append(time.perf_counter())
         connection._connect()
         times.append(time.perf_counter())
-        for _ in range(2):
-            status = connection.exec_command("true")[0]
-            if status != 0:
-                raise RuntimeError(f"`true` ended with {status}")
-            times.append(time.perf_counter())
-        names = ("load the plugin", "read its options", "connect", "run `true`", "once more")
-        return {n: b - a for n, a, b in zip(names, times, times[1:], strict=False)}
+        return connection, times
+
+    return start
+
+
+def first_bytes(name, variables, reader):
+    """Return a function that takes the time from the call to its bytes at the imitated broker."""
+    start = connecting(name, variables)
+
+    def measure():
+        connection, _ = start()
+        begun = time.perf_counter()
+        if connection.exec_command("true") != (0, b"", b""):
+            raise RuntimeError("the imitated broker was not asked")
+        connection.close()
+        first, request = struct.unpack("dd", os.read(reader, 16))
+        return {
+            "call to first byte at the broker": first - begun,
+            "call to first byte of the request": request - begun,
+        }
 
     return measure
 
@@ -104,15 +136,25 @@ def main():
     import ansible.executor.playbook_executor
     import ansible.executor.process.worker  # noqa: F401
 
-    todo = [steps(name, variables)]
-    if len(sys.argv) > 4:
-        todo.append(native(sys.argv[4]))
     figures = {}
-    for measure in todo:
+
+    def take(measure):
         for turn in range(count + 1):
             for step, seconds in forked(measure).items():
                 if turn:  # the first only warms the files
                     figures.setdefault(step, []).append(seconds)
+
+    take(steps(name, variables))
+    if len(sys.argv) > 4:
+        take(native(sys.argv[4]))
+    if sys.argv[5:] == ["broker"]:
+        import first_byte
+
+        with (
+            tempfile.TemporaryDirectory(prefix="gangway-") as directory,
+            first_byte.imitation(directory) as reader,
+        ):
+            take(first_bytes(name, variables, reader))
     print(json.dumps(figures))
 
 

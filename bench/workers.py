@@ -46,6 +46,8 @@ def one(bench: Bench, contender: Contender) -> None:
     ]
     if contender.ours:
         argv.append("ansible_gangway._core")
+    if contender.keeps:
+        argv.append("broker")
     env = environment(contender, engine, cwd, bench.place)
     if contender.keeps:  # the first worker, which is not counted, starts it
         bench.end_broker(contender)
