@@ -75,7 +75,7 @@ class Content:
 TIME = r"\d\d:\d\d:\d\d"
 DAY = r"\d\d\d\d-\d\d-\d\d"
 RANDOM = r"[a-z0-9_]{8}"
-TEMPORARY = rf"\.?tmp{RANDOM}"
+TEMPORARY = rf"(\.|tmp){RANDOM}"
 # Seconds since 1970 as of these years: the files that cases start from are older.
 NOW = r"1[7-9]\d{8}(\.\d+)?"
 
@@ -137,7 +137,7 @@ VALUES = (
         "(module_)?stderr",
         "(Segmentation fault\n|Killed\n)?",
     ),
-    # Until ansible-core 2.18; then it has a directory.
+    # Until ansible-core 2.19; then it has a directory.
     Value("a file of content", "copy", ".*module_args/_original_basename", TEMPORARY),
     Value("a job's process", COMMANDS, "child_pid", r"\d+"),
     Value("seconds that it took", "wait_for|wait_for_connection|uri|get_url", "elapsed", r"\d"),

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.release import __version__ as core
 
 from support.modules import OUTSIDE, Modules
 from support.skip import cannot_run
 
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 NEWEST = VERSIONS[-1]
+# With an older ansible-core the others are for `make soak`.
+OFTEN = VERSIONS if core.startswith("2.21") else ("3.8", "3.12")
 
 
 def interpreter(repository: Path, version: str) -> str:
@@ -22,7 +25,13 @@ def interpreter(repository: Path, version: str) -> str:
     return found or cannot_run(f"modules on Python {version}: there is none on this machine")
 
 
-@pytest.fixture(scope="session", params=VERSIONS)
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(version, marks=() if version in OFTEN else pytest.mark.soak)
+        for version in VERSIONS
+    ],
+)
 def python(request: pytest.FixtureRequest, repository: Path) -> str:
     """Return the path of a Python, of every version in turn."""
     return interpreter(repository, request.param)
