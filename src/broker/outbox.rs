@@ -148,6 +148,12 @@ impl Outbox {
         &self.piece[self.sent..]
     }
 
+    /// Whether the next bytes to write have the first byte of a REQUEST in them.
+    pub(super) fn begins_a_request(&mut self) -> bool {
+        self.piece();
+        !self.begins.is_empty()
+    }
+
     /// `count` more bytes were written: the requests whose REQUEST has begun to be.
     pub(super) fn wrote(&mut self, count: usize) -> Vec<u32> {
         self.sent += count;
@@ -285,10 +291,12 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(&Frame { kind: Kind::Request, id: 1, payload: vec![0; 11] });
         outbox.push(&Frame { kind: Kind::Request, id: 2, payload: vec![0; 11] });
+        assert!(outbox.begins_a_request());
         assert_eq!(outbox.piece().len(), 40);
         assert_eq!(outbox.wrote(1), [1]);
-        assert!(outbox.wrote(19).is_empty());
-        assert_eq!(outbox.wrote(20), [2]);
+        assert!(outbox.wrote(19).is_empty() && outbox.begins_a_request());
+        assert_eq!(outbox.wrote(1), [2]);
+        assert!(!outbox.begins_a_request());
     }
 
     #[test]

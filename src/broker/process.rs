@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -189,6 +190,14 @@ impl Handles {
         Ok(())
     }
 
+    /// Whether the process has ended, or closed its stdout, by now.
+    fn has_ended(&self) -> bool {
+        let exit = self.exit.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN));
+        let stdout = self.stdout.iter().map(|pipe| PollFd::new(pipe, PollFlags::empty()));
+        let mut fds: Vec<_> = exit.chain(stdout).collect();
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn kill(&mut self) {
         if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
@@ -294,7 +303,14 @@ async fn at(when: Option<Instant>) {
 fn write_some(broker: &Shared, number: u32, handles: &mut Handles) {
     let mut broker = broker.borrow_mut();
     let (Some(pipe), Some(process)) = (&handles.stdin, broker.processes.get_mut(&number)) else { return };
+    let begins = process.outbox.begins_a_request();
     let piece = process.outbox.piece();
+    // The kernel may know what this loop has not come to yet. What would be written is then not lost: nothing was asked.
+    if begins && handles.has_ended() {
+        handles.stdin = None;
+        broker.input_closed(number);
+        return;
+    }
     if piece.len() > PIPE && !std::mem::replace(&mut handles.grown.0, true) {
         let _ = sys::tune_pipe(pipe);
     }

@@ -73,7 +73,9 @@ def kill_client(target: Target) -> None:
 
 
 def kill_agent(target: Target) -> None:
-    target.run("target", f"kill -9 {state()['agents'][0]['pid']}")
+    (agent,) = state()["agents"]
+    target.run("target", f"kill -9 {agent['pid']}")
+    within(5, lambda: not is_alive(agent["client_pid"]))  # until then nobody here can know
 
 
 VICTIMS: list[Callable[[Target], None]] = [kill_broker, kill_client, kill_agent]

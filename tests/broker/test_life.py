@@ -249,6 +249,28 @@ def test_an_agent_that_leaves_by_itself_is_forgotten_and_reaped(broker: Broker) 
         assert client.open()
 
 
+def test_nothing_is_given_to_an_agent_whose_client_has_ended(broker: Broker) -> None:
+    """Even when the broker learns of both at once, and the pipe has another reader."""
+    pid = broker.start()
+    ran = broker.runtime / "ran"
+    argv = ["sh", "-c", 'exec 3<&0; "$0" "$@" <&3 & wait', *PYTHON]
+    for turn in range(20):
+        with broker.client() as client:
+            client.open(argv, key=str(turn), target=str(turn))
+            (agent,) = client.status()["agents"]
+            assert client.run("true").exit == {"rc": 0}  # so it is not asked whether it is there
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                os.kill(agent["client_pid"], signal.SIGKILL)
+                within(5, lambda pid=agent["client_pid"]: not is_alive(pid))
+                number = client.start(f"echo ran >{ran}")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert client.answer(number).kind == GONE
+            within(5, lambda client=client: client.status()["agents"] == [])
+    assert not ran.exists()
+
+
 def test_an_agent_that_hears_nothing_any_more_is_ended(broker: Broker) -> None:
     broker.start()
     with broker.client() as client:
