@@ -1,7 +1,8 @@
 """What a warm interpreter serves: Ansible modules, each in a child forked from here.
 
-Sent behind agent.py's text, whose names it uses. A module runs as `python3 < text` would run it;
-what is saved is start-up, in steps that each fall back to the one before when anything differs:
+Sent behind agent.py's text, whose names it uses. A module runs as `python3 < text` would run it, or
+`python3 file` where it came as a file; what is saved is start-up, in steps that each fall back to
+the one before when anything differs:
 
 1. the standard library's modules that every Ansible module imports are loaded here;
 2. the code of Python files in the archives is compiled here, and found by path and contents;
@@ -198,10 +199,13 @@ def look_at_files():
 
 
 class Program:
-    """A text that is known to be an AnsiballZ: its code, with STAND_IN for the archive."""
+    """A text that is known to be an AnsiballZ: its code, with STAND_IN for the archive.
 
-    def __init__(self, codes, archive):
-        self.codes, self.archive = codes, archive
+    `path` is the file that it came as; the code says `<stdin>` all the same.
+    """
+
+    def __init__(self, codes, archive, path=None):
+        self.codes, self.archive, self.path = codes, archive, path
 
 
 class Archive:
@@ -222,6 +226,32 @@ class Archive:
                     source = archive.read(member)
                     self.sources[member.filename] = source
                     self.digests[member.filename] = hashlib.sha256(source).digest()
+
+
+def contents_of_module(path):
+    """Return the text of a module's file; Unable where Python would do more than run it."""
+    from stat import S_ISREG
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            if not S_ISREG(os.fstat(fd).st_mode):
+                raise Unable("the module is no regular file")
+            source = read_up_to(fd, MOST_TEXT + 1)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Unable("the module's file cannot be read: %s" % said(error))
+    if b"PK\5\6" in source:
+        raise Unable("the module's file may be an archive")
+    try:
+        beside = os.listdir(os.path.dirname(os.path.realpath(path)))
+    except OSError:  # Python finds nothing there either
+        beside = []
+    for name in beside:
+        if text(name).partition(".")[0] in sys.modules:
+            raise Unable("Python would import %s beside the module" % text(name))
+    return source
 
 
 def parse(parts):
@@ -628,6 +658,11 @@ class Module(Request):
         TEMPLATE.check(agent, self._env)
         Request.__init__(self, agent, number)
         self._parts, self._wanted, self._held = [], [], bytearray()
+        self._path = None
+        if "file" in head:
+            path = blob(head["file"])
+            self._parts, self._path = [contents_of_module(path)], os.fsdecode(path)
+            return self._start()
         kept = 0
         for part in head["parts"]:
             if "text" in part:
@@ -678,6 +713,7 @@ class Module(Request):
 
     def _start(self):
         program = parse(self._parts)
+        program.path = self._path
         start(self.agent, self.number, program, self._env)
         compile_later(self.agent, program.archive)
 
@@ -753,7 +789,7 @@ class Spare:
         now = look_at(self._agent.directory or ".")
         if self._pid is None or self.made != TEMPLATE.made or not now or now[:2] != self._place:
             return False
-        job = marshal.dumps((program.archive.number, program.codes, env))
+        job = marshal.dumps((program.archive.number, program.codes, program.path, env))
         job = struct.pack(">I", len(job)) + job
         try:
             if os.write(self._stdin, job) != len(job):  # it has not begun, and will not
@@ -831,9 +867,9 @@ class Child:
         job = self._read(struct.unpack(">I", self._read(4))[0])
         if self.score:
             set_score(self.score)
-        number, codes, self.env = marshal.loads(job)
+        number, codes, path, self.env = marshal.loads(job)
         archives = TEMPLATE.archives.values()
-        self.program = Program(codes, next(a for a in archives if a.number == number))
+        self.program = Program(codes, next(a for a in archives if a.number == number), path)
 
     def _read(self, length):
         data = b""
@@ -848,7 +884,7 @@ class Child:
         """Do what depends on the task and on the moment; return the codes to run."""
         for name, value in self.env:
             os.environb[name] = value
-        forget_bootstrap()
+        forget_bootstrap(self.program.path)
         if not temporary_directory():
             os.environ["TMPDIR"] = "/dev/shm"
         time.tzset()
@@ -862,7 +898,9 @@ class Child:
             sums = {path: archive.sums[path] for path in library.paths}
             sys.meta_path.insert(0, Giver(library, sums))
         if COMPILES:
-            return [replace_constant(code, archive.text) for code in codes]
+            codes = [replace_constant(code, archive.text) for code in codes]
+        if self.program.path is not None:
+            come_from_file(self.program.path, codes)
         return codes
 
     def run(self):
@@ -896,12 +934,29 @@ class Child:
         end_in_full(status, interrupted)
 
 
-def forget_bootstrap():
-    """Take the bootstrap out of what sudo tells the command it ran."""
+def come_from_file(path, codes):
+    """Have what `python3 path` has and `python3 < path` has not."""
+    from importlib.machinery import SourceFileLoader
+
+    sys.argv = [path]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = sys.orig_argv + [path]
+    if sys.path[0] == "":
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
+    sys.path_importer_cache[path] = None  # it has been tried as a directory and as an archive
+    main = sys.modules["__main__"]
+    main.__file__, main.__loader__ = path, SourceFileLoader("__main__", path)
+    for code in codes:
+        _imp._fix_co_filename(code, path)  # in this process alone
+
+
+def forget_bootstrap(path):
+    """Put the program's file, if any, for the bootstrap into what sudo tells the command it ran."""
     told = os.environb.get(b"SUDO_COMMAND")
     if told is not None:
         bootstrap = contents("/proc/self/cmdline").split(b"\0")[-2]
-        os.environb[b"SUDO_COMMAND"] = told.replace(b" -c '" + bootstrap + b"'", b"")
+        word = b"" if path is None else b" " + os.fsencode(sys.modules["shlex"].quote(path))
+        os.environb[b"SUDO_COMMAND"] = told.replace(b" -c '" + bootstrap + b"'", word)
 
 
 def flush_io():

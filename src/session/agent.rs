@@ -27,7 +27,7 @@ use crate::error::{Error, Result, local, shown};
 use crate::sys;
 use crate::transport::{Interrupt, Uninterrupted};
 use crate::wire::frame::{Frame, Kind};
-use crate::wire::message::{self, Blob, Exit, Lost, Request, Reset, Started, Want};
+use crate::wire::message::{self, Blob, Exit, Lost, Program, Request, Reset, Started, Want};
 
 /// Files up to this size go through the agent; larger ones have a stream of their own.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -102,9 +102,10 @@ pub(super) fn exec_command(
     interrupt: &mut dyn Interrupt,
 ) -> Result<Way<CommandResult>> {
     let mut plain = None;
-    if stdin.len() <= LARGEST_MODULE
-        && memchr::memmem::find(stdin, WRAPPER).is_some()
+    let is_module = stdin.len() <= LARGEST_MODULE && memchr::memmem::find(stdin, WRAPPER).is_some();
+    if (is_module || stdin.is_empty())
         && let Some(line) = PythonLine::parse(command)
+        && line.file.is_some() == stdin.is_empty()
     {
         let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
         match module(session, agents, &line, stdin, plugin, interrupt)? {
@@ -130,7 +131,7 @@ pub(super) fn exec_command(
     Ok(way)
 }
 
-/// Runs a Python program in a child of the warm interpreter that `line` opens.
+/// Runs a Python program in a child of the warm interpreter that `line` opens: `text`, or the line's file.
 fn module(
     session: &mut Session,
     agents: &Agents,
@@ -141,7 +142,11 @@ fn module(
 ) -> Result<Way<CommandResult>> {
     let cut = Parts::of(text);
     let env = line.env.iter().map(|(name, value)| (Blob(name.clone()), Blob(value.clone()))).collect();
-    let request = Request::Module { env, parts: cut.parts.clone() };
+    let program = match &line.file {
+        Some(path) => Program::File(Blob(path.clone())),
+        None => Program::Parts(cut.parts.clone()),
+    };
+    let request = Request::Module { env, program };
     let purpose = Purpose::Modules(line);
     on_agent(session, agents, purpose, become_plugin, interrupt, |call, interrupt| {
         let (stdout, stderr) = (line.with_id(&call.agent.stdout), line.with_id(&call.agent.stderr));

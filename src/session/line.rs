@@ -1,8 +1,9 @@
-//! Command lines that end in a Python interpreter which reads its program from stdin.
+//! Command lines that end in a Python interpreter which reads its program from stdin, or from a file that Ansible made of a module.
 //!
 //! Ansible runs a pipelined module by such a line, `/bin/sh -c 'sudo -u app /bin/sh -c '"'"'echo BECOME-SUCCESS-… ; /usr/bin/python3'"'"''`
-//! for example. The same line with `-c PROGRAM` behind its interpreter starts an interpreter for many modules: its user, groups and
-//! rules are by construction those that the line itself gives. What is not understood exactly is no such line, and runs as it is.
+//! for example, and others with `/var/tmp/ansible-tmp-…/AnsiballZ_ping.py` behind the interpreter. The same line with `-c PROGRAM` there
+//! starts an interpreter for many modules: its user, groups and rules are by construction those that the line itself gives. What is
+//! not understood exactly is no such line, and runs as it is.
 
 use std::ops::Range;
 
@@ -41,6 +42,8 @@ pub(super) struct PythonLine {
     pub(super) key: Vec<u8>,
     /// Literal `NAME=value` before the interpreter, which are in no opened line.
     pub(super) env: Assignments,
+    /// The module's file, which is in no opened line either; without one the program comes by stdin.
+    pub(super) file: Option<Vec<u8>>,
     line: Vec<u8>,
     id: Option<Vec<u8>>,
 }
@@ -48,16 +51,16 @@ pub(super) struct PythonLine {
 impl PythonLine {
     /// Understands `line`, or not.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let (bare, env) = append(line, b"", DEEPEST)?;
+        let Appended { line: bare, env, file } = append(line, b"", DEEPEST)?;
         let id = become_id(line);
         let key = replace(&bare, id.as_deref(), ID);
-        Some(Self { key, env, line: line.to_vec(), id })
+        Some(Self { key, env, file, line: line.to_vec(), id })
     }
 
-    /// The line that runs `python … -c program` instead of `python …`, without [`Self::env`].
+    /// The line that runs `python -c program` instead of `python` or `python file`, without [`Self::env`].
     pub(super) fn with_program(&self, program: &[u8]) -> Vec<u8> {
         let added = [b" -c ".as_slice(), &quote(program)].concat();
-        append(&self.line, &added, DEEPEST).expect("it was understood before").0
+        append(&self.line, &added, DEEPEST).expect("it was understood before").line
     }
 
     /// What this line's `said` would be from any other task's.
@@ -71,8 +74,15 @@ impl PythonLine {
     }
 }
 
-/// `line` with `added` behind its interpreter, and the assignments that were cut off.
-fn append(line: &[u8], added: &[u8], deeper: u32) -> Option<(Vec<u8>, Assignments)> {
+/// A line with something behind its interpreter, and what was cut off.
+struct Appended {
+    line: Vec<u8>,
+    env: Assignments,
+    file: Option<Vec<u8>>,
+}
+
+/// `line` with `added` behind its interpreter.
+fn append(line: &[u8], added: &[u8], deeper: u32) -> Option<Appended> {
     let deeper = deeper.checked_sub(1)?;
     let mut commands = split(line)?;
     // `&& sleep 0` behind it changes neither its stdin nor a status other than 0.
@@ -100,10 +110,14 @@ fn append(line: &[u8], added: &[u8], deeper: u32) -> Option<(Vec<u8>, Assignment
         if !runs_a_shell || before.iter().any(|word| word.literal().is_none_or(is_python)) {
             return None;
         }
-        let (inner, env) = append(last.literal()?, added, deeper)?;
-        return Some((spliced(last.range.clone(), &quote(&inner)), env));
+        let inner = append(last.literal()?, added, deeper)?;
+        return Some(Appended { line: spliced(last.range.clone(), &quote(&inner.line)), ..inner });
     }
-    if !is_python(last.literal()?) {
+    let (file, interpreter, before) = match before.split_last() {
+        Some((interpreter, before)) if is_module_file(last.literal()?) => (Some(last), interpreter, before),
+        _ => (None, last, before),
+    };
+    if !is_python(interpreter.literal()?) {
         return None;
     }
     let before = match before.split_last() {
@@ -122,10 +136,10 @@ fn append(line: &[u8], added: &[u8], deeper: u32) -> Option<(Vec<u8>, Assignment
         out.extend_from_slice(&line[from..word.range.start]);
         from = word.range.end + line[word.range.end..].iter().take_while(|byte| **byte == b' ').count();
     }
-    out.extend_from_slice(&line[from..last.range.end]);
+    out.extend_from_slice(&line[from..interpreter.range.end]);
     out.extend_from_slice(added);
     out.extend_from_slice(&line[last.range.end..]);
-    Some((out, env))
+    Some(Appended { line: out, env, file: file.and_then(Word::literal).map(<[u8]>::to_vec) })
 }
 
 fn base(path: &[u8]) -> &[u8] {
@@ -137,6 +151,11 @@ fn is_python(word: &[u8]) -> bool {
     let name = base(word);
     let version = name.strip_prefix(b"platform-").unwrap_or(name).strip_prefix(b"python");
     version.is_some_and(|version| version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.'))
+}
+
+/// True for `/root/.ansible/tmp/ansible-tmp-…/AnsiballZ_ping.py`: what Ansible names a file that needs nothing but itself.
+fn is_module_file(word: &[u8]) -> bool {
+    word.starts_with(b"/") && base(word).starts_with(b"AnsiballZ_") && base(word).ends_with(b".py")
 }
 
 /// The random part of the success marker.
@@ -358,6 +377,28 @@ mod tests {
     }
 
     #[test]
+    fn a_module_file() {
+        let file = "/root/.ansible/tmp/ansible-tmp-1.5-2-3/AnsiballZ_ping.py";
+        let by_file = |line: &str| {
+            let parsed = parse(&line.replace("FILE", file)).unwrap();
+            assert_eq!(parsed.file.as_deref(), Some(file.as_bytes()));
+            let without = line.replace(" FILE", "");
+            let piped = parse(&without).unwrap();
+            assert_eq!((&parsed.key, &parsed.env, &piped.file), (&piped.key, &piped.env, &None), "{line}");
+            assert_eq!(opened(&line.replace("FILE", file)), opened(&without));
+        };
+        by_file("python3 FILE");
+        by_file("/bin/sh -c 'A=1 LANG=C /usr/bin/python3 FILE && sleep 0'");
+        by_file("/bin/sh -c '/usr/bin/env python3.9 FILE'");
+        by_file(&format!(
+            r#"/bin/sh -c 'su  app -c '"'"'/bin/sh -c '"'"'"'"'"'"'"'"'echo BECOME-SUCCESS-{ID_TEXT} ; python3 FILE'"'"'"'"'"'"'"'"''"'"' && sleep 0'"#
+        ));
+        let quoted = parse(r#"/bin/sh -c 'python3 '"'"'/srv/a b/AnsiballZ_x.py'"'"' && sleep 0'"#).unwrap();
+        assert_eq!(quoted.file.as_deref(), Some(b"/srv/a b/AnsiballZ_x.py".as_slice()));
+        assert_eq!(quoted.key, b"/bin/sh -c 'python3 && sleep 0'");
+    }
+
+    #[test]
     fn become_lines() {
         let sudo = |id: &str| {
             format!(
@@ -419,7 +460,16 @@ mod tests {
             "",
             "/bin/sh -c",
             "/bin/sh -c 'echo ~'",
-            "/bin/sh -c '/usr/bin/python3 /tmp/AnsiballZ_ping.py'",
+            "/bin/sh -c '/usr/bin/python3 /tmp/ping.py'",
+            "/bin/sh -c '/usr/bin/python3 AnsiballZ_ping.py'",
+            "/bin/sh -c '/usr/bin/python3 $HOME/AnsiballZ_ping.py'",
+            "/bin/sh -c '/usr/bin/python3 /tmp/AnsiballZ_ping.py _'",
+            "/bin/sh -c '/usr/bin/python3 /tmp/AnsiballZ_ping.py <x'",
+            "/bin/sh -c '/usr/bin/python3 -I /tmp/AnsiballZ_ping.py'",
+            "/bin/sh -c '/usr/bin/python3 /tmp/async_wrapper.py j1 60 /tmp/AnsiballZ_ping.py'",
+            "/bin/sh -c 'cat /tmp/AnsiballZ_ping.py'",
+            "python3 -c /tmp/AnsiballZ_ping.py",
+            "/tmp/AnsiballZ_ping.py",
             "/bin/sh -c '/usr/bin/python3 -u'",
             "/bin/sh -c 'cat ; /usr/bin/python3'",
             "/bin/sh -c 'cat | /usr/bin/python3'",

@@ -199,13 +199,24 @@ pub enum Request {
         /// Absolute.
         path: Blob,
     },
-    /// Run a Python program as `python3 < program` would, in a child of this (warm) interpreter. Result: [`Exit::rc`], or `plain`.
+    /// Run a Python program as a new interpreter would, in a child of this (warm) one. Result: [`Exit::rc`], or `plain`.
     Module {
         /// Variables to set in the child alone, in order.
         env: Vec<(Blob, Blob)>,
-        /// The program's text, in parts. Those the agent lacks it asks for by WANT, and gets them in that order as DATA, then END.
-        parts: Vec<Part>,
+        /// Where the text is.
+        #[serde(flatten)]
+        program: Program,
     },
+}
+
+/// The text of a Python program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// For `python3 < text`: itself. The parts that the agent lacks it asks for by WANT, and gets them in that order as DATA, then END.
+    Parts(Vec<Part>),
+    /// For `python3 file`: an absolute path in the container, read by the agent.
+    File(Blob),
 }
 
 /// A part of a module's text.
@@ -350,14 +361,18 @@ mod tests {
         assert_eq!(text(&Exit { rc: Some(0), ..Exit::default() }), r#"{"rc":0}"#);
         let request = Request::Module {
             env: vec![(Blob(b"A".to_vec()), Blob(b"1".to_vec()))],
-            parts: vec![
+            program: Program::Parts(vec![
                 Part::Text { text: Blob(b"x".to_vec()) },
                 Part::Kept { sha256: "ab".to_owned(), length: 2 },
-            ],
+            ]),
         };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"op":"module","env":[["QQ==","MQ=="]],"parts":[{"text":"eA=="},{"sha256":"ab","length":2}]}"#
         );
+        let request = Request::Module { env: vec![], program: Program::File(Blob(b"/x".to_vec())) };
+        let text = r#"{"op":"module","env":[],"file":"L3g="}"#;
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
     }
 }

@@ -100,17 +100,18 @@ TEXTS = (
         "those frames, where a traceback goes down to the first one",
         r'(Traceback \(most recent call last\):\n)(?:  File "<string>", line \d+, in '
         r"(?:<module>|main|run)\n)+",
+        instead="",
     ),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
-        r"(?s)(\0)-c\0import sys;sys\.path.*?;exec\(bytes\(_s\)\)\0",
+        r"(?s)(\0)(?:-c\0import sys;sys\.path.*?;exec\(bytes\(_s\)\)|/[^\0]*/AnsiballZ_\w+\.py)\0",
         "process_state",
         instead="",
     ),
     Text(
         "the same in the environment that it started with",
-        r"( ; /usr/bin/python3) -c 'import sys;sys\.path.*?;exec\(bytes\(_s\)\)'",
+        r"( ; /usr/bin/python3) (?:-c 'import sys;sys\.path.*?;exec\(bytes\(_s\)\)'|/.*?_\w+\.py)",
         "process_state",
         instead="",
     ),

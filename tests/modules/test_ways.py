@@ -76,6 +76,8 @@ def test_other_users(pair: Twins, names: dict[str, Any]) -> None:
         for user, method in users
         for task in (*seen, {"copy": {"content": "x", "dest": f"/tmp/by-{user}-{method}"}})
     ]
+    by_file = {"become": True, "become_user": "app", "vars": {"ansible_pipelining": False}}
+    tasks += [{**task, **by_file} for task in seen]
     nobody = r"unknown user none"
     pair.same(named("users", *tasks, STATE), strays=f"{EXPECTED}|{nobody}", **names)
 

@@ -42,6 +42,8 @@ EXPECTED = (
     r"|has changed: a new interpreter is needed$"
 )
 AGENT = {"ansible_gangway_agent": True}
+# A command line that runs a module's file, but for those of async_wrapper.
+OF_A_FILE = re.compile(r"/python[\d.]* ['\"]*/[^'\"]*/AnsiballZ_\w+\.py['\"]*( && sleep 0['\"]*)?$")
 
 
 @dataclass
@@ -75,15 +77,14 @@ class Run:
     def strays(self, host: str = "other") -> dict[str, list[str]]:
         """Return the calls of a host that went another way than its agents, as reason: tasks.
 
-        A module's text goes to a warm interpreter, all else to an agent.
+        A module goes to a warm interpreter, all else to an agent.
         """
         found: dict[str, list[str]] = defaultdict(list)
         for task, sides in self.sides.items():
             for call in sides[host].calls:
                 if "raised" in call:  # interrupted, or the container cannot be reached
                     continue
-                wanted = "interpreter " if call.get("stdin") else ("agent ", "interpreter ")
-                if not call["path"].startswith(wanted):
+                if not call["path"].startswith("interpreter " if is_module(call) else "agent "):
                     reason = re.sub(r"^agent \d+ \(.*?\); ", "", call["path"])
                     found[f"{call['call']}: {reason}"].append(task)
         return dict(found)
@@ -193,7 +194,7 @@ class Twins:
             astray = {k: v for k, v in run.strays().items() if not re.search(strays, k)}
             assert not astray, f"not through the agents: {json.dumps(astray, indent=1)}"
             sides = [sides["other"] for sides in run.sides.values()]
-            modules = [call["path"] for side in sides for call in side.calls if call.get("stdin")]
+            modules = [call["path"] for side in sides for call in side.calls if is_module(call)]
             warm = [path for path in modules if path.startswith("interpreter ")]
             assert 3 * len(warm) >= len(modules), "most modules left their warm interpreter"
         return run
@@ -217,6 +218,13 @@ class Twins:
         command = f"cd /; exec python3 -I - {self.since}"
         entries: dict[str, Any] = json.loads(self.target.run(container, command, script))
         return entries
+
+
+def is_module(call: Mapping[str, Any]) -> bool:
+    """Tell whether a call runs a module: by its text, or by the name of its file."""
+    if call["call"] != "exec_command":
+        return False
+    return bool(call.get("stdin") or OF_A_FILE.search(call["arguments"][0]))
 
 
 def fail_for(found: Sequence[Difference]) -> None:

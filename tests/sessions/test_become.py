@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -52,11 +53,14 @@ def test_a_loop_over_an_environment(target: Target, ansible: Ansible, tmp_path: 
 
 
 @pytest.mark.timeout(300)
-def test_a_password_asked_for_once(target: Target, ansible: Ansible, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["sudo", "su"])  # by su modules come as files
+def test_a_password_asked_for_once(
+    target: Target, ansible: Ansible, tmp_path: Path, method: str
+) -> None:
     """Twenty tasks need one interpreter; a wrong password does not get in beside the right one."""
     with entrances(target, tmp_path) as made:
         right = made["app"] | {
-            "ansible_become_method": "sudo",  # by su modules come as files
+            "ansible_become_method": method,
             "ansible_become_password": PASSWORD,
             "ansible_gangway_persist": 600,
         }
@@ -74,8 +78,27 @@ def test_a_password_asked_for_once(target: Target, ansible: Ansible, tmp_path: P
             hosts = inventory.write(tmp_path / "hosts.json", all={"web": wrong})
             result = ansible.playbook(play, "-i", hosts, env=target.env)
             verdict = "Incorrect" if password else "Missing"
-            assert result.rc == 2 and f"{verdict} sudo password" in result.stdout, result
+            assert result.rc == 2 and f"{verdict} {method} password" in result.stdout, result
         assert interpreters() == 1
+
+
+def test_one_interpreter_for_text_and_file(
+    target: Target, ansible: Ansible, tmp_path: Path
+) -> None:
+    """Whether a module is sent or written to a file makes no other line."""
+    tasks = [
+        {"ping": {}, "vars": {"ansible_pipelining": pipelining, "ansible_remote_tmp": place}}
+        for pipelining in (False, True, False)
+        for place in ("/tmp/gangway-tmp", "/tmp/gangway tmp")
+    ]
+    play = {"hosts": "all", "gather_facts": False, "become": True, "tasks": tasks}
+    (book := tmp_path / "play.json").write_text(json.dumps([play]))
+    hosts = inventory.write(tmp_path / "hosts.json", all={"web": target.variables("target")})
+    result = ansible.playbook(book, "-i", hosts, "-vvv", env=target.env)
+    assert result.rc == 0, result
+    assert interpreters() == 1
+    assert len(re.findall("VIA interpreter ", result.stdout)) == len(tasks)
+    assert len(re.findall(r"EXEC .*AnsiballZ_ping\.py", result.stdout)) >= 4, result
 
 
 @pytest.mark.timeout(300)

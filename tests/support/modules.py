@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from support.frames import WANT, Agent, Result
@@ -47,6 +48,11 @@ class Modules(Agent):
         number, wanted = self.start_module(text, env)
         return self.finish(number, wanted or b"", end=wanted is not None)
 
+    def file(self, path: Path, env: Mapping[str, str] = {}) -> Result:
+        """Run a module that is a file to its end."""
+        number = self.request("module", env=pairs(env), file=os.fsencode(path))
+        return self.finish(number, end=False)
+
     def start_module(self, text: bytes, env: Mapping[str, str] = {}) -> tuple[int, bytes | None]:
         """Send a module's text; return the request's id and what the agent asks for."""
         encode = base64.b64encode
@@ -60,11 +66,7 @@ class Modules(Agent):
             else:
                 parts.append({"text": encode(part).decode()})
                 self.sent += len(part)
-        pairs = [
-            [encode(name.encode()).decode(), encode(value.encode()).decode()]
-            for name, value in env.items()
-        ]
-        number = self.request("module", env=pairs, parts=parts)
+        number = self.request("module", env=pairs(env), parts=parts)
         while (frame := self.next_frame()).id != number:
             self.kept.append(frame)
         if frame.kind != WANT:
@@ -75,9 +77,17 @@ class Modules(Agent):
         return number, wanted
 
 
-def plainly(python: str, text: bytes, **run: Any) -> Result:
-    """Run a module's text with a new interpreter."""
-    done = subprocess.run([python], input=text, capture_output=True, **run)
+def pairs(env: Mapping[str, str]) -> list[list[str]]:
+    """Return variables as a request has them."""
+    return [[base64.b64encode(text.encode()).decode() for text in pair] for pair in env.items()]
+
+
+def plainly(python: str, text: bytes, file: Path | None = None, **run: Any) -> Result:
+    """Run a module's text with a new interpreter: from stdin, or from a file that has it."""
+    if file:
+        file.write_bytes(text)
+    argv, stdin = ([python, file], b"") if file else ([python], text)
+    done = subprocess.run(argv, input=stdin, capture_output=True, **run)
     code = done.returncode
     return Result({"rc": code if code >= 0 else 128 - code}, done.stdout, done.stderr)
 

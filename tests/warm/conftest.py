@@ -16,6 +16,9 @@ VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 NEWEST = VERSIONS[-1]
 # With an older ansible-core the others are for `make soak`.
 OFTEN = VERSIONS if core.startswith("2.21") else ("3.8", "3.12")
+# Where what comes by stdin is tried as a file, too: what Python does with one changed with these.
+WITH_FILES = ("3.6", "3.8", "3.11", "3.13") if OFTEN == VERSIONS else OFTEN
+as_files = pytest.mark.parametrize("python", WITH_FILES, indirect=True, scope="session")
 
 
 def interpreter(repository: Path, version: str) -> str:
@@ -48,6 +51,13 @@ def warm(python: str) -> Iterator[Modules]:
     """Return a warm interpreter that all tests with this Python share, whatever they do in it."""
     with Modules([python], env=OUTSIDE) as modules:
         yield modules
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return the path of a module that comes as a file, in a directory of its own."""
+    (tmp_path / "of a task").mkdir()
+    return tmp_path / "of a task" / "AnsiballZ_x.py"
 
 
 @pytest.fixture

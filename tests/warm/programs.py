@@ -46,6 +46,10 @@ seen = {}
 main = sys.modules["__main__"].__dict__
 seen["main"] = sorted((name, repr(value)) for name, value in main.items()
                       if name.startswith("__") and name != "__builtins__")
+loader = main["__loader__"]
+seen["loader"] = getattr(loader, "name", None), getattr(loader, "path", None)
+seen["importer"] = sys.path_importer_cache.get(main["__file__"], "absent")
+seen["code"] = (lambda: 0).__code__.co_filename, sys._getframe().f_code.co_filename
 seen["builtins"] = main["__builtins__"] is sys.modules["builtins"], main is globals()
 for name in ("argv", "orig_argv", "path", "flags", "executable", "prefix", "exec_prefix", "platlibdir",
              "dont_write_bytecode", "warnoptions", "_xoptions", "byteorder", "maxsize", "hexversion",

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from support.frames import Result
 from support.modules import OUTSIDE, Modules, plainly
+from warm.conftest import as_files
 from warm.programs import ENDS, FINALISES, FORKS, LEAKS, LOOK_AROUND, module
 
+# What names a file when it fails.
+OF_FILES = {**ENDS, **{k: v for k, v in {**FINALISES, **FORKS}.items() if re.search("fail|err", k)}}
 BELOW = {"timeout": 60, "start_new_session": True}
 
 
-def compare(warm: Modules, python: str, program: str, env: dict[str, str] | None = None) -> Result:
-    """Run a program both ways; the results must be equal."""
+def compare(
+    warm: Modules,
+    python: str,
+    program: str,
+    env: dict[str, str] | None = None,
+    file: Path | None = None,
+) -> Result:
+    """Run a program both ways, from stdin or the file; the results must be equal."""
     text = module(program)
-    expected = plainly(python, text, env={**OUTSIDE, **(env or {})}, **BELOW)
-    result = warm.module(text, env or {})
+    expected = plainly(python, text, file, env={**OUTSIDE, **(env or {})}, **BELOW)
+    result = warm.file(file, env or {}) if file else warm.module(text, env or {})
     assert forget(result.stderr) == forget(expected.stderr)
     assert forget(result.stdout) == forget(expected.stdout)
     assert result.exit == expected.exit
@@ -48,6 +58,31 @@ def test_a_fork_of_the_program_ends_as_plain_python_does(
     compare(warm, python, FORKS[name])
 
 
+@as_files
+@pytest.mark.parametrize("name", OF_FILES)
+def test_a_file_ends_as_in_a_new_interpreter(
+    warm: Modules, python: str, name: str, file: Path
+) -> None:
+    compare(warm, python, "#!/usr/bin/python3\n" + OF_FILES[name], file=file)
+
+
+@as_files
+@pytest.mark.parametrize("environment", [{}, {"PYTHONSAFEPATH": "1"}, {"LC_ALL": "C"}], ids=str)
+def test_a_file_sees_a_new_interpreter(
+    python: str, environment: dict[str, str], file: Path
+) -> None:
+    """Also when it is named by a link, and in the child that is forked ahead."""
+    link = file.with_name("AnsiballZ_link.py")
+    with Modules([python], env={**OUTSIDE, **environment}) as warm:
+        look_around(warm, python, {"GIVEN": "é"}, environment, file)
+        file.rename(file.parent.parent / "AnsiballZ_y.py")
+        link.symlink_to("../AnsiballZ_y.py")
+        look_around(warm, python, {}, environment, link)
+        time.sleep(0.5)
+        look_around(warm, python, {}, environment, link)
+        look_around(warm, python, {}, environment)
+
+
 @pytest.mark.parametrize("name", LEAKS)
 def test_the_next_task_finds_nothing_of_the_last(warm: Modules, python: str, name: str) -> None:
     ended = warm.module(module(LEAKS[name]))
@@ -60,12 +95,13 @@ def look_around(
     python: str,
     env: dict[str, str] | None = None,
     outside: dict[str, str] | None = None,
+    file: Path | None = None,
 ) -> None:
     """Compare all that a program sees; the interpreter was started with `outside`."""
     text = module(LOOK_AROUND)
     whole = {**OUTSIDE, **(outside or {}), **(env or {})}
-    expected = plainly(python, text, env=whole, **BELOW)
-    result = warm.module(text, env or {})
+    expected = plainly(python, text, file, env=whole, **BELOW)
+    result = warm.file(file, env or {}) if file else warm.module(text, env or {})
     assert result.stderr == expected.stderr
     assert json.loads(forget(result.stdout)) == json.loads(forget(expected.stdout))
 

@@ -16,6 +16,7 @@ import pytest
 from support.captured import capture
 from support.frames import Result
 from support.modules import OUTSIDE, Modules, plainly
+from warm.conftest import as_files
 
 pytestmark = pytest.mark.plays
 
@@ -132,6 +133,23 @@ def test_every_module_does_the_same(warm: Modules, python: str, texts: list[byte
                 equal(result, expected)
             assert tree() == plain_tree
             time.sleep(pause)
+
+
+@as_files
+def test_every_module_does_the_same_as_a_file(
+    warm: Modules, python: str, texts: list[bytes], file: Path
+) -> None:
+    for text in texts:
+        reset()
+        expected = plainly(python, text, file, env=OUTSIDE, start_new_session=True)
+        plain_tree = tree()
+        reset()
+        result = warm.file(file)
+        if "plain" in result.exit:
+            assert b"SyntaxError" in expected.stderr, result
+        else:
+            equal(result, expected)
+        assert tree() == plain_tree
 
 
 # Has a child tell which of the steps it took.

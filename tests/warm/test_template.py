@@ -36,6 +36,30 @@ def test_an_unknown_text_is_refused(fresh: Modules, text: bytes, why: str) -> No
     assert fresh.module(GOOD).stdout == b"x\n"
 
 
+def test_a_file_that_is_more_than_a_module_is_refused(fresh: Modules, file: Path) -> None:
+    def refused() -> str:
+        return str(fresh.file(file).exit["plain"])
+
+    assert "No such file" in refused()
+    file.mkdir()
+    assert "no regular file" in refused()
+    file.rmdir()
+    os.mkfifo(file)
+    assert "no regular file" in refused()
+    file.unlink()
+    file.write_bytes(b"print('no wrapper')")
+    assert "no wrapper" in refused()
+    file.write_bytes(module("'PK\5\6'"))
+    assert "may be an archive" in refused()
+    file.write_bytes(b"#" * (33 << 20))
+    assert "longer" in refused()
+    file.write_bytes(GOOD)
+    (beside := file.with_name("datetime.py")).touch()
+    assert "Python would import datetime.py" in refused()
+    beside.unlink()
+    assert fresh.file(file).stdout == b"x\n"
+
+
 def test_a_part_that_arrives_changed_is_refused(fresh: Modules) -> None:
     part = {"sha256": hashlib.sha256(GOOD).hexdigest(), "length": len(GOOD)}
     number = fresh.request("module", env=[], parts=[part])
@@ -70,6 +94,14 @@ def test_a_child_waits_for_the_next_module(fresh: Modules) -> None:
         waiting = spare(fresh)
         result = fresh.module(GOOD)
         assert (result.stdout, result.started) == (b"x\n", {"pid": waiting})
+
+
+def test_it_takes_a_file_as_well(fresh: Modules, file: Path) -> None:
+    file.write_bytes(GOOD)
+    fresh.file(file)
+    waiting = spare(fresh)
+    result = fresh.file(file)
+    assert (result.stdout, result.started) == (b"x\n", {"pid": waiting})
 
 
 def test_a_waiting_child_that_is_killed_is_replaced(fresh: Modules) -> None:
