@@ -42,8 +42,10 @@ EXPECTED = (
     r"|has changed: a new interpreter is needed$"
 )
 AGENT = {"ansible_gangway_agent": True}
-# A command line that runs a module's file, but for those of async_wrapper.
-OF_A_FILE = re.compile(r"/python[\d.]* ['\"]*/[^'\"]*/AnsiballZ_\w+\.py['\"]*( && sleep 0['\"]*)?$")
+# A command line that runs a module's file, and is not async_wrapper's, which can end in the same.
+OF_A_FILE = re.compile(
+    r"(?!.*async_wrapper).*/python[\d.]* /[^'\" ]*/AnsiballZ_\w+\.py['\"]*( && sleep 0['\"]*)?$"
+)
 
 
 @dataclass
@@ -224,7 +226,7 @@ def is_module(call: Mapping[str, Any]) -> bool:
     """Tell whether a call runs a module: by its text, or by the name of its file."""
     if call["call"] != "exec_command":
         return False
-    return bool(call.get("stdin") or OF_A_FILE.search(call["arguments"][0]))
+    return bool(call.get("stdin") or OF_A_FILE.match(call["arguments"][0]))
 
 
 def fail_for(found: Sequence[Difference]) -> None:

@@ -76,6 +76,7 @@ def test_a_password_asked_for_once(
         for password in ("s3cret-wrong", ""):
             wrong = right | {"ansible_become_password": password}
             hosts = inventory.write(tmp_path / "hosts.json", all={"web": wrong})
+            play.write_text(BECOME.replace("20", "1"))  # who is wrong waits for two seconds
             result = ansible.playbook(play, "-i", hosts, env=target.env)
             verdict = "Incorrect" if password else "Missing"
             assert result.rc == 2 and f"{verdict} {method} password" in result.stdout, result
