@@ -107,7 +107,8 @@ def test_standard(target: Target, ansible: Ansible, tmp_path: Path) -> None:
     lines = ["[ways]"]
     # In an ini file `false` is a string.
     for host, more in (("default", {}), ("plain", {"ansible_pipelining": "false"})):
-        variables = counted(target, tmp_path, host) | {"pipelined": str(not more)} | more
+        one_exec = str(target.path == "agent" or not more)
+        variables = counted(target, tmp_path, host) | {"one_exec": one_exec} | more
         words = " ".join(f"{key}='{value}'" for key, value in variables.items())
         lines.append(f"{host} {words}")
     common = inventory.PYTHON | target.variables("target")
