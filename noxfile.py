@@ -1,9 +1,11 @@
 """The Python tests on every ansible-core that is supported. `nox --list` names the sessions.
 
 The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated
-(marker `plays`): nothing else depends on its version. Of the matrix of engines and paths
-`make test` takes a part (tests/conformance/conftest.py), `make soak` all. Arguments for pytest come
+(marker `plays`): nothing else depends on its version. Of the matrix of engines, paths and Pythons
+`make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
 after two dashes: `nox -s core-2.16 -- tests/examples -k docker`.
+
+What needs no engine is a session of its own, which scripts/test runs beside the others.
 """
 
 import os
@@ -22,6 +24,7 @@ CORES = {
     "2.20": "3.12",
 }
 NEWEST = "2.21"
+WITHOUT_ENGINE = ["tests/bench", "tests/packaging", "tests/sanity", "tests/warm"]
 SOAK = os.environ.get("GANGWAY_SOAK") == "1"
 REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
 
@@ -46,7 +49,7 @@ def the_wheel(session: nox.Session) -> Path:
     return wheels[0]
 
 
-def tests(session: nox.Session, core: str) -> None:
+def tests(session: nox.Session, core: str, chosen: list[str]) -> None:
     """Run pytest beside this ansible-core and the wheel, as a user has them installed."""
     project = nox.project.load_toml("pyproject.toml")
     session.install(f"ansible-core~={core}.0", *nox.project.dependency_groups(project, "test"))
@@ -56,22 +59,25 @@ def tests(session: nox.Session, core: str) -> None:
         select += ["--soak"]
     else:
         select += ["--sample", "pairwise" if core == NEWEST else "sparse"]
-    session.run("python", "-m", "pytest", *select, *session.posargs)
+    session.run("python", "-m", "pytest", *select, *(session.posargs or chosen))
 
 
-def declare(core: str, version: str) -> None:
-    """Make the session `core-X`; where its Python is missing it says so instead."""
+def declare(name: str, core: str, chosen: list[str]) -> None:
+    """Make a session; where its Python is missing it says so instead."""
+    version = CORES[core]
     python = find_python(version)
 
     def missing(session: nox.Session) -> None:
         end = session.error if REQUIRE_ALL else session.skip
-        end(f"ansible-core {core} is not tested: there is no Python {version} on this machine")
+        end(f"{name} is not tested: there is no Python {version} on this machine")
 
     def run(session: nox.Session) -> None:
-        tests(session, core)
+        tests(session, core, chosen)
 
-    nox.session(run if python else missing, python=python or False, name=f"core-{core}")
+    nox.session(run if python else missing, python=python or False, name=name)
 
 
-for core, version in CORES.items():
-    declare(core, version)
+for core in CORES:
+    elsewhere = WITHOUT_ENGINE if core == NEWEST else []
+    declare(f"core-{core}", core, [f"--ignore={directory}" for directory in elsewhere])
+declare("without-engine", NEWEST, WITHOUT_ENGINE)

@@ -14,6 +14,7 @@ import pytest
 from ansible_gangway import _core
 from support import beds
 from support.ansible import Ansible
+from support.interpreters import is_sampled
 from support.skip import cannot_run
 
 KEEP_BEDS = os.environ.get("GANGWAY_KEEP_BEDS") == "1"
@@ -25,7 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sample",
         choices=["pairwise", "sparse"],
-        help="take a part of the matrix of the conformance suite; its conftest.py says which",
+        help="take a part of the conformance suite (its conftest.py) and of the Pythons for agents "
+        "(support/interpreters.py)",
     )
 
 
@@ -46,10 +48,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "ansible" in getattr(item, "fixturenames", ()):
             item.add_marker("plays")
+    left_out: set[pytest.Item] = set()
     if not config.getoption("--soak"):
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        left_out |= {item for item in items if item.get_closest_marker("soak")}
+    if config.getoption("--sample"):
+        left_out |= {item for item in items if not is_sampled(item)}
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +11,9 @@ import pytest
 
 from support import targets
 from support.frames import Agent
-from support.skip import cannot_run
-
-VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]
+from support.interpreters import NEWEST, OLDEST, VERSIONS, interpreter
 
 Start = Callable[..., Agent]
-
-
-def interpreter(repository: Path, version: str) -> str:
-    """Return the path of this Python."""
-    find = [repository / "scripts" / "find-python", version]
-    found = subprocess.run(find, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
-    return found or cannot_run(f"the agent on Python {version}: there is none on this machine")
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

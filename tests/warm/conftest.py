@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible.release import __version__ as core
 
+from support.interpreters import NEWEST, OLDEST, VERSIONS, interpreter
 from support.modules import OUTSIDE, Modules
-from support.skip import cannot_run
 
-VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-NEWEST = VERSIONS[-1]
 # With an older ansible-core the others are for `make soak`.
-OFTEN = VERSIONS if core.startswith("2.21") else ("3.8", "3.12")
+OFTEN = VERSIONS if core.startswith("2.21") else (OLDEST, NEWEST)
 # Where what comes by stdin is tried as a file, too: what Python does with one changed with these.
 WITH_FILES = ("3.6", "3.8", "3.11", "3.13") if OFTEN == VERSIONS else OFTEN
 as_files = pytest.mark.parametrize("python", WITH_FILES, indirect=True, scope="session")
-
-
-def interpreter(repository: Path, version: str) -> str:
-    """Return the path of this Python."""
-    find = [repository / "scripts" / "find-python", version]
-    found = subprocess.run(find, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
-    return found or cannot_run(f"modules on Python {version}: there is none on this machine")
 
 
 @pytest.fixture(
