@@ -310,16 +310,30 @@ def process_state(pid):
 
 
 def signal_sessions(sessions, leader, number, reaped):
-    """Send a signal to all processes of sessions; those that made another are not ours to end."""
-    members = set(session_members(sessions))
+    """Send a signal to all processes of sessions; those that made another are not ours to end.
+
+    Group by group, the leader's first: the kernel signals all of a group before any of them acts on
+    it. Else a shell would see its child end, and go on with its next command before its own turn.
+    """
+    members = session_members(sessions)
     if reaped and leader in members:
         return  # somebody else's by now
-    if not members:
-        members = {-leader}  # the group, where /proc does not show them
-    if not reaped:
-        members.add(leader)
-    for pid in members:
+    groups = {group_in(sessions, pid) for pid in members} - {None}
+    # The leader's, too, where /proc does not show it.
+    targets = [-group for group in sorted(groups | {leader}, key=lambda g: (g != leader, g))]
+    if not reaped and leader not in members:  # perhaps it has not begun its session yet
+        targets.append(leader)
+    for target in targets:
         try:
-            os.kill(pid, number)
+            os.kill(target, number)
         except OSError:  # gone, or another user's
             pass
+
+
+def group_in(sessions, pid):
+    """Return the group of a process of these sessions; None when it is gone."""
+    try:
+        group = os.getpgid(pid)
+        return group if os.getsid(pid) in sessions else None
+    except OSError:
+        return None

@@ -70,6 +70,19 @@ def test_cancel_at_once_ends_a_command(new_agent: Agent) -> None:
         assert time.monotonic() - begun < 1
 
 
+def test_a_cancelled_shell_runs_no_further_command(new_agent: Agent, tmp_path: Path) -> None:
+    """Its child ends at the same moment, and not before it."""
+    command = f"sh -c 'sleep 60; echo inner >>{tmp_path}/ran'; echo outer >>{tmp_path}/ran"
+    exits = []
+    for _ in range(100):
+        number, _ = started(new_agent, command)
+        time.sleep(0.02)
+        new_agent.cancel(number)
+        exits.append(new_agent.frame(EXIT, number).head)
+    assert exits == [{"rc": 143}] * 100
+    assert not (tmp_path / "ran").exists()
+
+
 def test_cancel_ends_the_session_and_nothing_else(new_agent: Agent, tmp_path: Path) -> None:
     command = (
         f"cd {tmp_path}; trap '' TERM; (echo $(exec sh -c 'echo $PPID') >deaf; sleep 60) &"
