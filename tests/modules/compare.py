@@ -102,6 +102,7 @@ TEXTS = (
         r"(?:<module>|main|run)\n)+",
         instead="",
     ),
+    Text("a pause of random length", r"(Sleeping for )\d+( seconds, before)", "apt.*"),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
