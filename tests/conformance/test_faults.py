@@ -390,7 +390,8 @@ def test_kubernetes_is_killed_under_a_command(target: Target, daemon: str) -> No
             with pytest.raises(_core.ConnectionFailed, match=r"the engine cannot be reached"):
                 broken.exec_command(b"true")
     finally:
-        beds.start("kubernetes")  # that daemon alone: pods go on
+        again = beds.start("kubernetes")
+    assert again == target.env, "the bed was made anew, instead of that daemon"
     assert session.exec_command(b"echo back")[1] == b"back\n"
     # Its command was not started anew, and what runs in pods was not ended.
     target.run("target", f"kill $(cat {path}); rm {path}")
