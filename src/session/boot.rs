@@ -13,6 +13,9 @@ const AGENT: &str = concat!(
 const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
 const WARM: &str = include_str!("../../python/ansible_gangway/warm.py");
 
+/// How the last line of the source begins, and no other.
+const LAST: &str = "main";
+
 /// What an agent is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Serves {
@@ -45,7 +48,7 @@ impl Boot {
             Serves::Modules => WARM,
         };
         let source = format!(
-            "{AGENT}\n{operations}\nmain({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
+            "{AGENT}\n{operations}\n{LAST}({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
             python(always),
             python(kill_on_disconnect),
             serves.name(),
@@ -72,13 +75,17 @@ impl Boot {
 
     /// The line that finds an interpreter in the container, `first` before those that systems have, and starts the agent in it.
     ///
-    /// Isolated (`-I`): the container's PYTHONPATH is for its programs, which get it all the same.
+    /// Isolated (`-I`): the container's PYTHONPATH is for its programs, which get it all the same. Where there is none, the source is
+    /// read to its last line all the same: podman may lose the output of what ends with its stdin unread.
     pub(super) fn find_python(&self, first: Option<&[u8]>) -> Vec<u8> {
         let first = first.map(quote).unwrap_or_default();
         let names = b" python3 /usr/libexec/platform-python python".as_slice();
         let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -I -c "#.as_slice();
         let program = quote(self.program().as_bytes());
-        let none = format!(";done;echo {};exit 127", self.none());
+        let none = format!(
+            ";done;while read -r p;do case $p in {LAST}\\(*)break;;esac;done;echo {};exit 127",
+            self.none()
+        );
         [b"for p in ", first.as_slice(), names, found, &program, none.as_bytes()].concat()
     }
 
@@ -176,6 +183,27 @@ mod tests {
             assert_eq!(ended(), (Some(127), false), "{broken}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn without_python_the_source_is_read_to_its_last_line() {
+        for serves in [Serves::Commands, Serves::Modules] {
+            let boot = Boot::new("n".to_owned(), serves, true, false);
+            let line = String::from_utf8(boot.find_python(None)).unwrap();
+            let line = line.replace("/usr/libexec/platform-python", "/nowhere/python");
+            let mut child = Command::new("/usr/bin/timeout")
+                .args(["20", "/bin/sh", "-c", &format!("PATH=/nowhere;{line}")])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(boot.source()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(127));
+            assert!(boot.found_none(&output.stdout));
+            drop(stdin);
+        }
     }
 
     #[test]

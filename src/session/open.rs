@@ -381,7 +381,11 @@ impl<'a, 'p> Opening<'a, 'p> {
                 _ => &[],
             };
             let refusal = Refusal { code, stdout: &self.stdout, stderr: &self.stderr, log };
-            return Err(refused(session, &refusal, interrupt));
+            return match refused(session, &refusal, interrupt) {
+                // Whatever it was, nothing of the task's.
+                Error::OutcomeUnknown { said, .. } => Ok(Opened::Unusable(said)),
+                error => Err(error),
+            };
         }
         if let Some(refused) = self.escalation.refused() {
             return Err(refused);

@@ -203,14 +203,16 @@ fn word(bytes: &[u8], newline: &str) -> String {
 /// Every `dd` and `cat` leaves the shell's own stdout open: containerd closes an exec's stdin as soon as the command closes
 /// its stdout, and the file would be cut short with exit status 0. A file that cannot be opened for writing was not changed, so
 /// `a` tries that before a write in place is called broken.
+///
+/// PIPE is among what interrupts: runc hands its own on to the shell when nobody reads its stdout any more.
 const PUT: &str = r#"d=$1;t=;n=;w=;o=
 h||{ m unsummed;exit;}
-q(){ [ "$t" ]&&rm -f "$t";m "$1";exit 1;}
+q(){ trap '' HUP INT PIPE TERM;[ "$t" ]&&rm -f "$t";m "$1";exit 1;}
 f(){ q "failed: $1";}
 b(){ [ "$t" ]&&f "$1";q "broken: $1";}
 a(){ [ ! -f "$d" ]||e=$( (: >>"$d") 2>&1)||{ rm -f "$n";f "${e##*: }";};}
 v(){ k=$(c "$1");[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (sum and length are $k, not $2 $3)";}
-trap 'q "failed: interrupted"' HUP INT TERM
+trap 'q "failed: interrupted"' HUP INT PIPE TERM
 if [ -L "$d" ];then d=$(readlink -f "$d"&&echo .)||f "it is a link that cannot be followed";d=${d%??};fi
 if [ -d "$d" ];then f "it is a directory";elif [ -p "$d" ]||[ -S "$d" ];then f "it is a FIFO or a socket";fi
 p=${d%/*}/
@@ -255,6 +257,7 @@ mod tests {
     use crate::engine::Env;
     use proptest::prelude::*;
     use std::io::Write as _;
+    use std::os::unix::ffi::OsStrExt;
     use std::process::{Command, Output, Stdio};
 
     /// What the host's own /bin/sh makes of a script: the language is tested here, the engines elsewhere.
@@ -262,18 +265,21 @@ mod tests {
         feed(script, stdin).0
     }
 
-    /// The same, and whether all of stdin was read.
-    fn feed(script: &Script, stdin: &[u8]) -> (Output, bool) {
-        use std::os::unix::ffi::OsStrExt;
+    fn spawn(script: &Script) -> std::process::Child {
         let words: Vec<&std::ffi::OsStr> =
             script.command.iter().map(|word| std::ffi::OsStr::from_bytes(word)).collect();
-        let mut child = Command::new(words[0])
+        Command::new(words[0])
             .args(&words[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// The same, and whether all of stdin was read.
+    fn feed(script: &Script, stdin: &[u8]) -> (Output, bool) {
+        let mut child = spawn(script);
         let mut pipe = child.stdin.take().unwrap();
         let read = pipe.write_all(&[script.stdin.as_slice(), stdin].concat()).is_ok();
         drop(pipe);
@@ -303,6 +309,27 @@ mod tests {
         assert_eq!(exec(b"cat", b"in\n"), (0, b"in\n".to_vec(), b"".to_vec()));
         assert_eq!(exec(b"kill -KILL $$", b""), (137, b"".to_vec(), b"".to_vec()));
         assert_eq!(exec(b"echo $0", b"").1, b"/bin/sh\n");
+    }
+
+    #[test]
+    fn an_interrupted_put_leaves_nothing() {
+        let dir = std::env::temp_dir().join(format!("gangway-put-{}", crate::sys::nonce().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("file");
+        let files = || std::fs::read_dir(&dir).unwrap().count();
+        for signal in ["HUP", "INT", "PIPE", "TERM"] {
+            let put = Script::put("n", path.as_os_str().as_bytes(), SumKind::Cksum, 1, "1");
+            let mut child = spawn(&put);
+            let started = std::time::Instant::now();
+            while files() == 0 {
+                assert!(started.elapsed().as_secs() < 20);
+            }
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+            drop((child.stdout.take(), child.stderr.take(), child.stdin.take()));
+            assert_eq!((child.wait().unwrap().code(), files()), (Some(1), 0), "{signal}");
+        }
+        std::fs::remove_dir(&dir).unwrap();
     }
 
     #[test]
