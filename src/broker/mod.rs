@@ -4,9 +4,10 @@
 //!
 //! A worker that finds nobody listening ([`connect`]) takes a lock and starts `python -c …`, which becomes a daemon of its own session,
 //! and calls [`daemon::serve`]. That listens under the name of [`control_path`] and serves: one thread, one state (`server`), a task for
-//! each connection and each process. When it has had no agent for five seconds, and no client that came for one,
-//! it takes the same lock, removes its socket and ends; a worker that comes at that moment sees its connection close before any HELLO and starts the next broker. A broker
-//! that is killed leaves a socket behind on which nobody listens: the next one replaces it. Its agents see the end of their stdin.
+//! each connection and each process. When it has had no agent for five seconds, and no client that came for one, it takes the same
+//! lock, removes its socket and ends; a worker that comes at that moment sees its connection close before any HELLO and starts the next
+//! broker. A broker that is killed leaves a socket behind on which nobody listens: the next one replaces it. Its agents see the end of
+//! their stdin.
 //!
 //! # What it holds
 //!

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from support.broker import (
     AVAILABLE,
     DONE,
@@ -117,15 +119,20 @@ def test_what_was_being_opened_at_a_reset_is_the_openers_alone(broker: Broker) -
     other.end()
 
 
-def test_stop_lets_what_runs_end_and_the_next_broker_start(broker: Broker) -> None:
+@pytest.mark.parametrize("how", ["stop", "SIGTERM"])
+def test_stop_lets_what_runs_end_and_the_next_broker_start(broker: Broker, how: str) -> None:
+    """And no name of the old one is left."""
     pid = broker.start()
     with broker.client() as client:
         client.open()
         number = client.start("sleep 2; echo done")
         client.frame(STARTED, number)
-        assert (
-            broker.cli("stop").stdout == "1 broker told to end once nothing runs on their agents\n"
-        )
+        if how == "stop":
+            told = "1 broker told to end once nothing runs on their agents\n"
+            assert broker.cli("stop").stdout == told
+        else:
+            os.kill(pid, signal.SIGTERM)  # it is not answered
+            within(2, lambda: broker.start() != pid)
         unusable = client.answer(client.acquire("more"))
         assert unusable.kind == UNUSABLE
         assert unusable.head == {"reason": "the broker was told to stop"}
@@ -136,19 +143,6 @@ def test_stop_lets_what_runs_end_and_the_next_broker_start(broker: Broker) -> No
     with broker.client() as client:
         client.open()
         assert client.run("echo on").stdout == b"on\n"
-
-
-def test_sigterm_is_a_stop(broker: Broker) -> None:
-    """What runs ends, the next broker starts, and no name of the old one is left."""
-    pid = broker.start()
-    with broker.client() as client:
-        client.open()
-        number = client.start("sleep 1; echo done")
-        client.frame(STARTED, number)
-        os.kill(pid, signal.SIGTERM)
-        within(2, lambda: broker.start() != pid)
-        assert client.finish(number).stdout == b"done\n"
-        within(3, lambda: not is_alive(pid))
     broker.cli("stop")
     within(5, lambda: [path.name for path in broker.runtime.iterdir()] == ["state"])
 

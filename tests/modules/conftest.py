@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from modules import twins as making
-from modules.twins import NEWEST, Twins
-from support.ansible import Ansible
+from modules.twins import Twins
+from support.ansible import IS_NEWEST, Ansible
 from support.targets import Docker, Runc
 
 # The collections beside the peers are made for the newest ansible-core.
-collect_ignore = [] if NEWEST else ["test_collections.py"]
+collect_ignore = [] if IS_NEWEST else ["test_collections.py"]
 
 
 @pytest.fixture(scope="session")

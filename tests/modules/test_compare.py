@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from modules import compare, twins
-from modules.twins import NEWEST, PLAIN, Run, Twins
-from support.ansible import Ansible
+from modules.twins import PLAIN, Run, Twins
+from support.ansible import IS_NEWEST, Ansible
 from support.targets import Runc
 
 
@@ -27,7 +27,7 @@ def plain(
 
 
 # With an older ansible-core only `make soak` runs them.
-pytestmark = [pytest.mark.timeout(600), *([] if NEWEST else [pytest.mark.soak])]
+pytestmark = [pytest.mark.timeout(600), *([] if IS_NEWEST else [pytest.mark.soak])]
 TASKS: list[dict[str, Any]] = [
     {"setup": {}},
     {"stat": {"path": "/srv/start/lines.txt"}},

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from modules import twins
-from modules.twins import HERE, NEWEST, Twins
+from modules.twins import HERE, Twins
+from support.ansible import IS_NEWEST
 
 FILES = sorted(path.stem for path in (HERE / "cases").glob("*.yml"))
 # What the smaller root file system of Docker's containers has the programs for.
 ON_DOCKER = ("commands", "files", "text", "transfer", "accounts")
 # What runs without --soak.
-OFTEN = set(FILES) if NEWEST else set()
-OFTEN_ON_DOCKER = {"commands", "text"} if NEWEST else set()
+OFTEN = set(FILES) if IS_NEWEST else set()
+OFTEN_ON_DOCKER = {"commands", "text"} if IS_NEWEST else set()
 
 
 def sample(names: Iterable[str], often: set[str]) -> list[Any]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from modules.twins import EXPECTED, NEWEST, Twins
+from modules.twins import EXPECTED, Twins
+from support.ansible import IS_NEWEST
 
 # With an older ansible-core only `make soak` runs them.
-pytestmark = [pytest.mark.timeout(900), *([] if NEWEST else [pytest.mark.soak])]
+pytestmark = [pytest.mark.timeout(900), *([] if IS_NEWEST else [pytest.mark.soak])]
 Tasks = list[dict[str, Any]]
 STATE: dict[str, Any] = {"process_state": {}}
 

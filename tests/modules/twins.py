@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.release import __version__ as core
 
 from modules import compare
 from modules.compare import Difference
@@ -26,7 +25,6 @@ from support.ansible import Ansible, Result
 from support.targets import Target
 
 HERE = Path(__file__).parent
-NEWEST = core.startswith("2.21")  # with others less is run
 HOSTS = ("one", "other")
 KEYWORDS = {
     *("name", "vars", "environment", "check_mode", "diff", "soak", "loop", "register", "timeout"),

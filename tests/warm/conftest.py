@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible.release import __version__ as core
 
+from support.ansible import IS_NEWEST
 from support.interpreters import NEWEST, OLDEST, VERSIONS, interpreter
 from support.modules import OUTSIDE, Modules
 
 # With an older ansible-core the others are for `make soak`.
-OFTEN = VERSIONS if core.startswith("2.21") else (OLDEST, NEWEST)
+OFTEN = VERSIONS if IS_NEWEST else (OLDEST, NEWEST)
 # Where what comes by stdin is tried as a file, too: what Python does with one changed with these.
 WITH_FILES = ("3.6", "3.8", "3.11", "3.13") if OFTEN == VERSIONS else OFTEN
 as_files = pytest.mark.parametrize("python", WITH_FILES, indirect=True, scope="session")
