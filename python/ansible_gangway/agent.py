@@ -4,8 +4,8 @@ Its text is sent to the container's own Python (3.6 or later, standard library o
 stored there; a last line calls `main`. src/wire/mod.rs describes the stream. One process, one
 thread, one `poll`: nothing in here may block.
 
-Two more texts follow it and share its globals: agent_tasks.py, and what it serves, in
-agent_commands.py or warm.py. That adds to OPERATIONS and PREPARE, makes a Task of each child, and
+More texts follow it and share its globals: agent_tasks.py, and what it serves, in agent_commands.py
+or in warm.py and its parts. That adds to OPERATIONS and PREPARE, makes a Task of each child, and
 leaves work for idle moments in `Agent.when_idle`.
 """
 

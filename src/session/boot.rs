@@ -11,7 +11,15 @@ const AGENT: &str = concat!(
     include_str!("../../python/ansible_gangway/agent_tasks.py")
 );
 const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
-const WARM: &str = include_str!("../../python/ansible_gangway/warm.py");
+const WARM: &str = concat!(
+    include_str!("../../python/ansible_gangway/warm.py"),
+    "\n",
+    include_str!("../../python/ansible_gangway/warm_texts.py"),
+    "\n",
+    include_str!("../../python/ansible_gangway/warm_library.py"),
+    "\n",
+    include_str!("../../python/ansible_gangway/warm_child.py")
+);
 
 /// How the last line of the source begins, and no other.
 const LAST: &str = "main";

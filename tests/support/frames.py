@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parent.parent.parent / "python" / "ansible_gangway"
+# The parts of an agent's program, behind those that each has (src/session/boot.rs).
+SERVING = {
+    "commands": ["agent_commands.py"],
+    "modules": ["warm.py", "warm_texts.py", "warm_library.py", "warm_child.py"],
+}
 HELLO, PING, PONG = 1, 2, 3
 REQUEST, DATA, END, CREDIT, CANCEL = 16, 17, 18, 19, 20
 STARTED, STDOUT, STDERR, EXIT, WANT = 32, 33, 34, 35, 36
@@ -40,8 +45,8 @@ def boot(length: int) -> str:
 
 def source(config: Mapping[str, Any], change: str = "") -> bytes:
     """Return the program of an agent; `change` is Python that runs before its `main`."""
-    second = {"commands": "agent_commands.py", "modules": "warm.py"}[config["serves"]]
-    texts = [(PACKAGE / name).read_text() for name in ("agent.py", "agent_tasks.py", second)]
+    parts = ("agent.py", "agent_tasks.py", *SERVING[config["serves"]])
+    texts = [(PACKAGE / name).read_text() for name in parts]
     return "\n".join([*texts, change, f"main({config!r})", ""]).encode()
 
 
