@@ -113,6 +113,11 @@ impl Error {
         one_line(&self.to_string())
     }
 
+    /// True when the engine did not start anything because the container is not there, or does not run.
+    pub fn is_of_a_lost_place(&self) -> bool {
+        matches!(self, Self::NoSuchContainer { .. } | Self::NotRunning { .. })
+    }
+
     /// What Ansible makes of this error.
     pub fn class(&self) -> Class {
         match self {

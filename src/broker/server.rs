@@ -305,12 +305,20 @@ impl Broker {
                 continue;
             }
             let since = Instant::now();
+            let place = self.place(&acquire.target);
             self.openings.open.push(Opening { client, id, acquire, since, process: None, stale: false });
             if let Some(client) = self.clients.get_mut(&client) {
                 client.routes.insert(id, Route::Opening);
             }
-            self.send(client, &Frame::empty(Kind::Start, id));
+            self.tell(client, Kind::Start, id, &place);
         }
+    }
+
+    /// Where a target's agents are: what one step leaves there another must find.
+    fn place(&self, target: &str) -> message::Start {
+        let agents = self.agents.values().filter(|agent| agent.acquire.target == target && agent.is_ready());
+        let mut places = agents.map(|agent| &agent.adopt.place).filter(|place| !place.0.is_empty());
+        message::Start { place: places.next().cloned().unwrap_or_default() }
     }
 
     fn available(&mut self, client: u64, number: u32, frame: &Frame) {

@@ -173,6 +173,16 @@ pub(super) fn put_file(
     let mut bytes = Vec::new();
     let file = put::open(path)?;
     if local(path, file.metadata())?.len() > LARGEST_FILE {
+        // It must come to the instance in which the agent is, and the agent must be there now.
+        let nothing = Request::Exec { shell: Blob(b"/bin/sh".to_vec()), command: Blob(b":".to_vec()) };
+        let asked = on_agent(session, agents, Purpose::Commands, None, interrupt, |call, interrupt| {
+            call.run(&nothing, b"", None, interrupt)
+        });
+        match asked {
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(_) => session.instance.clear(), // whatever it is, the direct path says it better
+            Ok(_) => {}
+        }
         return Ok(Way::Direct("a file of more than 1 MiB has a stream of its own".to_owned()));
     }
     local(path, file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))?;

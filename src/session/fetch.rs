@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::direct::{Happened, Running};
 use super::script::Script;
 use super::sum::{Sum, SumKind};
-use super::{Session, Transferred, stall_limit};
+use super::{REPLACED, Session, Transferred, stall_limit};
 use crate::error::{Error, Result, local, said, shown};
 use crate::sys;
 use crate::transport::Interrupt;
@@ -24,7 +24,7 @@ pub(super) fn fetch_file(
 ) -> Result<Transferred> {
     let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
     let mut destination = Destination::create(path, &nonce)?;
-    let script = Script::fetch(&nonce, remote, session.sums_by);
+    let script = Script::fetch(&nonce, &session.instance, remote, session.sums_by);
     let mut running = Running::spawn(session, script, Input::Nothing)?;
     let failed =
         |said: &str| Error::Fetch { target: session.target(), path: shown(remote), said: said.to_owned() };
@@ -46,6 +46,9 @@ pub(super) fn fetch_file(
         {
             if text == "unsummed" {
                 return Ok(Transferred::Unsummed);
+            }
+            if text == "replaced" {
+                return Err(failed(REPLACED));
             }
             let file = Announced::parse(&text, session, remote)?;
             destination.check_room(file.length)?;

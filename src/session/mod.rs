@@ -46,10 +46,19 @@ pub struct CommandResult {
 /// One target, entered as one user, for as long as one Ansible task holds it.
 #[derive(Debug)]
 pub struct Session {
+    /// As the task names it.
+    named: Engine,
+    /// The same, ready for execs once `resolved`.
     engine: Engine,
     shell: Vec<u8>,
     timeout: Duration,
     resolved: bool,
+    /// The pod that a workload's name led to; empty for other names.
+    led_to: Vec<u8>,
+    /// It is where the target's agents are: found by another task.
+    told: bool,
+    /// What the target's agent said of the container's instance, if one was asked.
+    instance: String,
     /// How this container sums a file, as far as is known.
     sums_by: SumKind,
     /// `None`: every call is direct.
@@ -64,6 +73,9 @@ pub struct Session {
     warnings: Vec<String>,
 }
 
+/// Why a large file is not transferred although nothing is wrong with it.
+const REPLACED: &str = "the container was replaced meanwhile by another of the same name; run the task again";
+
 /// How long [`Session::reset`] may take.
 const RESET: Duration = Duration::from_millis(800);
 
@@ -73,10 +85,14 @@ impl Session {
         let place = Place::here();
         let identity = key::identity(&engine, &place);
         Self {
+            named: engine.clone(),
             engine,
             shell,
             timeout,
             resolved: false,
+            led_to: Vec::new(),
+            told: false,
+            instance: String::new(),
             sums_by: SumKind::Cksum,
             agents: agents.filter(|agents| agents.persist > 0.0),
             client: None,
@@ -104,8 +120,10 @@ impl Session {
                 Way::Direct(reason) => self.path = format!("direct: {reason}"),
             }
         }
-        self.resolve(interrupt)?;
-        direct::exec_command(self, command, stdin, become_plugin, interrupt)
+        self.at_its_place(interrupt, |session, interrupt| {
+            let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+            direct::exec_command(session, command, stdin, plugin, interrupt)
+        })
     }
 
     /// Copies the local file to the path in the container: whole and verified, or not at all.
@@ -123,8 +141,9 @@ impl Session {
                 Way::Direct(reason) => self.path = format!("direct: {reason}"),
             }
         }
-        self.resolve(interrupt)?;
-        self.summing(|session| put::put_file(session, local, remote, interrupt))
+        self.at_its_place(interrupt, |session, interrupt| {
+            session.summing(|session| put::put_file(session, local, remote, interrupt))
+        })
     }
 
     /// Copies the file in the container to the local path: whole and verified, or not at all.
@@ -142,8 +161,9 @@ impl Session {
                 Way::Direct(reason) => self.path = format!("direct: {reason}"),
             }
         }
-        self.resolve(interrupt)?;
-        self.summing(|session| fetch::fetch_file(session, remote, local, interrupt))
+        self.at_its_place(interrupt, |session, interrupt| {
+            session.summing(|session| fetch::fetch_file(session, remote, local, interrupt))
+        })
     }
 
     /// The way that the last call took, for a log: one line, empty when there is no choice.
@@ -185,8 +205,54 @@ impl Session {
         if !self.resolved {
             resolve::resolve(&mut self.engine, self.timeout, interrupt)?;
             self.resolved = true;
+            if let (Engine::Kubectl(named), Engine::Kubectl(found)) = (&self.named, &self.engine)
+                && named.names_a_workload()
+            {
+                self.led_to.clone_from(&found.pod);
+            }
         }
         Ok(())
+    }
+
+    /// Takes the pod in which the target's agents are for the one that the workload's name leads to.
+    fn stay_at(&mut self, place: &[u8]) {
+        if let (Engine::Kubectl(named), Engine::Kubectl(found)) = (&self.named, &mut self.engine)
+            && named.names_a_workload()
+            && !place.is_empty()
+            && self.led_to != place
+        {
+            found.pod = place.to_vec();
+            self.led_to = place.to_vec();
+            (self.resolved, self.told) = (true, true);
+        }
+    }
+
+    /// Forgets where the agents are, or were; false when it was not they who told.
+    fn look_elsewhere(&mut self) -> bool {
+        if self.told {
+            self.engine = self.named.clone();
+            (self.resolved, self.told) = (false, false);
+            self.led_to.clear();
+            self.instance.clear();
+            return true;
+        }
+        false
+    }
+
+    /// Does what one exec does, elsewhere when the pod of the agents turns out to be gone.
+    fn at_its_place<T>(
+        &mut self,
+        interrupt: &mut dyn Interrupt,
+        mut work: impl FnMut(&mut Self, &mut dyn Interrupt) -> Result<T>,
+    ) -> Result<T> {
+        self.resolve(interrupt)?;
+        match work(self, interrupt) {
+            Err(error) if error.is_of_a_lost_place() && self.look_elsewhere() => {
+                self.resolve(interrupt)?;
+                work(self, interrupt)
+            }
+            done => done,
+        }
     }
 
     /// Transfers with the sum that the container has; nothing is transferred in an attempt that finds it has another.

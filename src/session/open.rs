@@ -110,7 +110,7 @@ pub(super) fn acquire(
     agents: &Agents,
     client: &mut Client,
     purpose: Purpose<'_>,
-    become_plugin: Option<&mut dyn BecomePlugin>,
+    mut become_plugin: Option<&mut dyn BecomePlugin>,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Acquired> {
     let id = client.new_id();
@@ -125,15 +125,26 @@ pub(super) fn acquire(
     };
     client.send(&message::frame(Kind::Acquire, id, &asked));
     match client.next(id, None, Some(Instant::now() + QUEUE), interrupt)? {
-        Event::Frame(frame) if frame.kind == Kind::Start => {}
-        Event::Frame(frame) => return Ok(answered(&frame)),
+        Event::Frame(frame) if frame.kind == Kind::Start => {
+            let message::Start { place } = message::head(&frame).unwrap_or_default();
+            session.stay_at(&place.0);
+        }
+        Event::Frame(frame) => return Ok(answered(session, &frame)),
         Event::Closed(said) => return Ok(Acquired::Closed(said)),
         Event::Deadline => {
             return Ok(Acquired::Closed(format!("no agent within {} seconds", QUEUE.as_secs())));
         }
     }
-    let opened = Opening::spawn(session, agents, client, id, purpose, become_plugin, interrupt)
-        .and_then(|opening| opening.run(interrupt));
+    let mut open = |session: &mut Session, client: &mut Client, interrupt: &mut dyn Interrupt| {
+        let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
+        Opening::spawn(session, agents, client, id, purpose, plugin, interrupt)?.run(interrupt)
+    };
+    let opened = match open(session, client, interrupt) {
+        Err(error) if error.is_of_a_lost_place() && session.look_elsewhere() => {
+            open(session, client, interrupt)
+        }
+        opened => opened,
+    };
     let (hello, stdout, stderr) = match opened {
         Ok(Opened::Agent(hello, stdout, stderr)) => (hello, stdout, stderr),
         Ok(Opened::Unusable(reason)) => {
@@ -160,19 +171,21 @@ pub(super) fn acquire(
     client.send(&message::frame(
         Kind::Adopt,
         id,
-        &Adopt { hello, stdout: Blob(stdout), stderr: Blob(stderr) },
+        &Adopt { hello, stdout: Blob(stdout), stderr: Blob(stderr), place: Blob(session.led_to.clone()) },
     ));
     match client.next(id, None, Some(Instant::now() + ANSWER), interrupt)? {
-        Event::Frame(frame) => Ok(answered(&frame)),
+        Event::Frame(frame) => Ok(answered(session, &frame)),
         Event::Closed(said) => Ok(Acquired::Closed(said)),
         Event::Deadline => Ok(Acquired::Closed("the broker does not answer".to_owned())),
     }
 }
 
-fn answered(frame: &Frame) -> Acquired {
+fn answered(session: &mut Session, frame: &Frame) -> Acquired {
     match frame.kind {
         Kind::Available => {
-            if let Ok(Available { agent, hello, stdout, stderr, fresh }) = message::head(frame) {
+            if let Ok(Available { agent, hello, stdout, stderr, place, fresh }) = message::head(frame) {
+                session.stay_at(&place.0);
+                session.instance.clone_from(&hello.instance);
                 return Acquired::Agent(Agent {
                     number: agent,
                     hello,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::direct::{Happened, Running};
 use super::script::Script;
 use super::sum::{Sum, SumKind};
-use super::{Session, Transferred, stall_limit};
+use super::{REPLACED, Session, Transferred, stall_limit};
 use crate::error::{Error, Result, local, said, shown};
 use crate::sys;
 use crate::transport::Interrupt;
@@ -28,7 +28,7 @@ pub(super) fn put_file(
     let sum = sum_of(&mut file, path, session.sums_by, interrupt)?;
     let length = sum.length();
     let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
-    let script = Script::put(&nonce, remote, session.sums_by, length, &sum.finish());
+    let script = Script::put(&nonce, &session.instance, remote, session.sums_by, length, &sum.finish());
     // The offset is shared with the client that reads the file: it shows how far that has come.
     let mut progress = local(path, file.try_clone())?;
     let mut running = Running::spawn(session, script, Input::File(file))?;
@@ -56,6 +56,7 @@ pub(super) fn put_file(
             let note = || format!("{}: written {text}", shown(remote));
             return match text.as_str() {
                 "unsummed" => Ok(Transferred::Unsummed),
+                "replaced" => Err(failed(session.target(), remote, REPLACED)),
                 "ok" if session.sums_by == SumKind::Length => Ok(Transferred::by_length(remote)),
                 "ok" => Ok(Transferred::Whole(None)),
                 _ if text.starts_with("ok, ") || text.starts_with("in place: ") => {

@@ -102,17 +102,17 @@ impl Script {
 
     /// Reads stdin into the file `path`: `length` bytes with the sum `sum`, or the file is as it was.
     ///
-    /// Says on stdout: `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (a write in place
+    /// Says on stdout: `replaced`: this is not the instance of the container that an agent called `instance`; `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (a write in place
     /// failed), or, before anything is read, `unsummed`: the container does not have this way to sum.
-    pub fn put(nonce: &str, path: &[u8], by: SumKind, length: u64, sum: &str) -> Self {
+    pub fn put(nonce: &str, instance: &str, path: &[u8], by: SumKind, length: u64, sum: &str) -> Self {
         let length = length.to_string();
-        let program = format!("{MARK}{}{PUT}", by.functions());
+        let program = format!("{MARK}{}{}{PUT}", only_in(instance), by.functions());
         Self::new(nonce, &program, &[path, sum.as_bytes(), length.as_bytes()])
     }
 
     /// Writes the file `path` to stdout: a mark `k SUM LENGTH`, the bytes, a mark `e RC`; or one mark that says why not.
-    pub fn fetch(nonce: &str, path: &[u8], by: SumKind) -> Self {
-        Self::new(nonce, &format!("{MARK}{}{FETCH}", by.functions()), &[path])
+    pub fn fetch(nonce: &str, instance: &str, path: &[u8], by: SumKind) -> Self {
+        Self::new(nonce, &format!("{MARK}{}{}{FETCH}", only_in(instance), by.functions()), &[path])
     }
 
     /// Ends the processes of an interrupted command, whose shell had the process id `pid`, and returns at once.
@@ -163,6 +163,20 @@ done"#;
     pub fn mark_length(&self) -> usize {
         self.nonce.len() + 16
     }
+}
+
+/// Ends a program with the mark `replaced` in another instance of the container than the one that an agent called this
+/// ([`crate::wire::message::AgentHello::instance`]); empty when none did.
+fn only_in(instance: &str) -> String {
+    if instance.is_empty() {
+        return String::new();
+    }
+    // Where it cannot be told nothing is said against it.
+    format!(
+        "i(){{ read -r b </proc/sys/kernel/random/boot_id&&read -r l </proc/1/stat&&k=$(readlink /proc/self/ns/mnt)||return 0;\
+         set -- ${{l##*) }};[ $# -lt 20 ]||[ \"$b ${{20}} $k\" = {} ];}};i||{{ m replaced;exit;}};",
+        word(instance.as_bytes(), "\n")
+    )
 }
 
 /// `set --` with every argument, when one of them is not UTF-8: engines hand arguments on as JSON or protobuf text, which loses
@@ -312,13 +326,27 @@ mod tests {
     }
 
     #[test]
+    fn a_transfer_is_for_one_instance() {
+        let stat = std::fs::read_to_string("/proc/1/stat").unwrap();
+        let started = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let mounts = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let here = format!("{} {started} {}", boot.trim(), mounts.display());
+        for (instance, first) in [("", "d"), (here.as_str(), "d"), ("it's 1 mnt:[2]", "replaced")] {
+            let script = Script::fetch("n", instance, b"/", SumKind::Cksum);
+            let stdout = run(&script, b"").stdout;
+            assert_eq!(script.find(&stdout, b"", 0).unwrap().2, first, "{instance}");
+        }
+    }
+
+    #[test]
     fn an_interrupted_put_leaves_nothing() {
         let dir = std::env::temp_dir().join(format!("gangway-put-{}", crate::sys::nonce().unwrap()));
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("file");
         let files = || std::fs::read_dir(&dir).unwrap().count();
         for signal in ["HUP", "INT", "PIPE", "TERM"] {
-            let put = Script::put("n", path.as_os_str().as_bytes(), SumKind::Cksum, 1, "1");
+            let put = Script::put("n", "", path.as_os_str().as_bytes(), SumKind::Cksum, 1, "1");
             let mut child = spawn(&put);
             let started = std::time::Instant::now();
             while files() == 0 {
@@ -346,7 +374,7 @@ mod tests {
         script.command[2].splice(..0, *b"PATH=/nowhere;");
         assert_eq!(command_output(&script, &data[..1000]), (7, b"/nowhere\n".to_vec(), Vec::new()));
         let script =
-            Script::put("0123456789abcdef", b"/proc", SumKind::Cksum, 0, "0").that_reads_to_the_end();
+            Script::put("0123456789abcdef", "", b"/proc", SumKind::Cksum, 0, "0").that_reads_to_the_end();
         let (output, read) = feed(&script, &data);
         assert!(read);
         assert_eq!(output.stdout, b"\x1e0123456789abcdef failed: it is a directory\x1e");

@@ -91,6 +91,13 @@ pub struct Acquire {
     pub timeout: f64,
 }
 
+/// START.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// As in [`Adopt`]: where agents of the same target are.
+    pub place: Blob,
+}
+
 /// AVAILABLE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Available {
@@ -102,6 +109,8 @@ pub struct Available {
     pub stdout: Blob,
     /// The same of stderr.
     pub stderr: Blob,
+    /// As in [`Adopt`].
+    pub place: Blob,
     /// True when this client opened it just now.
     pub fresh: bool,
 }
@@ -158,6 +167,9 @@ pub struct Adopt {
     pub stdout: Blob,
     /// The same of stderr.
     pub stderr: Blob,
+    /// Which of several the target's name led to: the pod of `deploy/web`. Empty where a name is one container's.
+    #[serde(default)]
+    pub place: Blob,
 }
 
 /// GONE and LOST.

@@ -50,7 +50,8 @@
 //! # Opening an agent
 //!
 //! The broker keeps streams; how one is opened only the client knows. It asks with ACQUIRE for the agent of a key and gets
-//! AVAILABLE, or START: it is the one to open it (others wait), by SPAWN. The broker starts that process with pipes; on the same id
+//! AVAILABLE, or START: it is the one to open it (others wait), by SPAWN. Where a name can lead to several containers, as `deploy/web` does,
+//! all three say to which one it led the target's agents, for what one step leaves there another must find. The broker starts that process with pipes; on the same id
 //! DATA and END are its stdin, STDOUT and STDERR what it says, byte for byte and without credit, ENDED its end. When the client has seen the
 //! HELLO it sends ADOPT: from the next byte on the broker speaks frames with the process, and answers AVAILABLE. `GIVE_UP` instead kills the
 //! process; with a reason the key is UNUSABLE for a while (no Python there: everybody takes the direct path), without one the next

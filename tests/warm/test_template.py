@@ -108,6 +108,10 @@ def test_a_waiting_child_that_is_killed_is_replaced(fresh: Modules) -> None:
     fresh.module(GOOD)
     waiting = spare(fresh)
     os.kill(waiting, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while os.path.exists(f"/proc/{waiting}"):  # until it is seen: what it was given before is lost
+        assert time.monotonic() < end
+        time.sleep(0.01)
     result = fresh.module(GOOD)
     assert (result.exit, result.stdout) == ({"rc": 0}, b"x\n")
     assert result.started != {"pid": waiting}
