@@ -70,7 +70,7 @@ def environment(
         "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "plugins/callback"),
         "ANSIBLE_CALLBACKS_ENABLED": "bench_tasks",
         "BENCH_TASKS": str(cwd / "figures.json"),
-        "BENCH_FACTS": str(place),
+        "BENCH_FACTS": str(place.facts),
         "XDG_RUNTIME_DIR": str(place.runtime),
     }
     if contender.connection == "oracle":
