@@ -86,7 +86,8 @@ def serve(connection):
                 break
             data = data[9 + length :]
             if kind == ACQUIRE:
-                head = {"agent": 1, "hello": AGENT, "stdout": "", "stderr": "", "fresh": False}
+                head = {"agent": 1, "hello": AGENT, "stdout": "", "stderr": ""}
+                head |= {"place": "", "fresh": False}
                 connection.sendall(frame(AVAILABLE, number, head))
             elif kind == REQUEST:
                 connection.sendall(frame(EXIT, number, {"rc": 0}))
