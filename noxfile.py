@@ -5,8 +5,8 @@ The newest ansible-core runs everything. On the others only the tests that run A
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
 after two dashes: `nox -s core-2.16 -- tests/examples -k docker`.
 
-Two parts of what the newest runs are sessions of their own, which scripts/test runs beside it with
-the other ansible-cores: tests wait for half of their time (tests/support/turns.py).
+What has the containers of its own, or none, are sessions of their own, which scripts/test runs
+beside the others: these wait for half of their time.
 """
 
 import os
@@ -25,9 +25,9 @@ CORES = {
     "2.20": "3.12",
 }
 NEWEST = "2.21"
-PARTS = {
-    "without-engine": ["tests/bench", "tests/packaging", "tests/sanity", "tests/warm"],
+BESIDE = {
     "modules": ["tests/modules"],
+    "without-engine": ["tests/bench", "tests/packaging", "tests/sanity", "tests/warm"],
 }
 SOAK = os.environ.get("GANGWAY_SOAK") == "1"
 REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
@@ -36,8 +36,7 @@ nox.needs_version = ">=2025.5"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
-sessions = [*PARTS, *(f"core-{core}" for core in (CORES if SOAK else ["2.16", "2.19", NEWEST]))]
-nox.options.sessions = sessions
+nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", "2.19", NEWEST])]
 
 
 def find_python(version: str) -> str | None:
@@ -79,13 +78,11 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
     def run(session: nox.Session) -> None:
         tests(session, core, chosen)
 
-    # scripts/test runs what has this tag one after another, beside the newest ansible-core.
-    tags = ["beside"] if name in sessions and name != f"core-{NEWEST}" else []
-    nox.session(run if python else missing, python=python or False, name=name, tags=tags)
+    nox.session(run if python else missing, python=python or False, name=name)
 
 
-for name, directories in PARTS.items():
-    declare(name, NEWEST, directories)
 for core in CORES:
-    elsewhere = [*PARTS["without-engine"], *PARTS["modules"]] if core == NEWEST else []
+    elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
     declare(f"core-{core}", core, [f"--ignore={directory}" for directory in elsewhere])
+for name, directories in BESIDE.items():
+    declare(name, NEWEST, directories)

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from support import beds
 from support.ansible import Ansible
 from support.interpreters import is_sampled
 from support.skip import cannot_run
-from support.turns import turn
 
 KEEP_BEDS = os.environ.get("GANGWAY_KEEP_BEDS") == "1"
 
@@ -39,7 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "plays: runs Ansible, so every ansible-core repeats it (set by the fixture `ansible`)",
         "soak: takes very long, runs only with --soak (`make soak`)",
-        "alone: disturbs a bed; runs while no other run of pytest is in a test",
     ):
         config.addinivalue_line("markers", line)
 
@@ -57,13 +55,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if not is_sampled(item)}
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let tests of other runs that go on beside this one come to their end where that matters."""
-    with turn(alone=item.get_closest_marker("alone") is not None):
-        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

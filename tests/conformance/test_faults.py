@@ -371,7 +371,6 @@ def test_docker_is_killed_under_a_command(
         beds.stop("docker")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("daemon", ["kube-apiserver", "kubelet"])
 @pytest.mark.parametrize("target", ["kubectl"], indirect=True)
 def test_kubernetes_is_killed_under_a_command(target: Target, daemon: str) -> None:

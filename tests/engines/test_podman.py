@@ -206,17 +206,16 @@ def test_every_exec_names_its_detach_keys(podman: Podman, ansible: Ansible, tmp_
     box = podman.variables("target") | {"ansible_podman_executable": str(client)}
     hosts = {"box": box, "files": box | {"ansible_pipelining": False}}
     (tmp_path / "local").write_text("x")
-    there = f"/tmp/gangway-argv-{os.getpid()}"
     tasks: list[dict[str, Any]] = [
         raw("true"),
         {"ansible.builtin.command": "true", "become": True, "become_user": "app"},
-        {"ansible.builtin.copy": {"src": str(tmp_path / "local"), "dest": there}},
+        {"ansible.builtin.copy": {"src": str(tmp_path / "local"), "dest": "/tmp/gangway-argv"}},
         {"ansible.builtin.fetch": {"src": "/etc/hostname", "dest": f"{tmp_path}/fetched"}},
     ]
     for task in tasks:
         for answer in ask(ansible, tmp_path, hosts, task).values():
             assert not answer.get("failed") and not answer.get("unreachable"), answer
-    podman.run("target", f"rm {there}")
+    podman.run("target", "rm /tmp/gangway-argv")
     lines = [line.split("\t") for line in client.with_name("client.log").read_text().splitlines()]
     execs = [line for line in lines if line[0] == "exec"]
     assert len(execs) >= 20

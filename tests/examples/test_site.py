@@ -12,7 +12,6 @@ import pytest
 
 from support import beds
 from support.ansible import Ansible, Result
-from support.turns import held
 
 Env = dict[str, str]
 
@@ -86,10 +85,9 @@ def examples(
             stop = [copy / "containers" / engine, "stop", name]
             subprocess.run(stop, env=beds.environment(env), check=True, timeout=60)
 
-    with held("examples"):  # their names are the example's own
-        stop_containers()
-        yield copy
-        stop_containers()
+    stop_containers()
+    yield copy
+    stop_containers()
 
 
 def counts(result: Result, engine: str) -> dict[str, tuple[int, int]]:
