@@ -5,7 +5,7 @@ The newest ansible-core runs everything. On the others only the tests that run A
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
 after two dashes: `nox -s core-2.16 -- tests/examples -k docker`.
 
-What has the containers of its own, or none, are sessions of their own, which scripts/test runs
+What has containers of its own, or none, are sessions of their own, which scripts/test runs
 beside the others: these wait for half of their time.
 """
 
