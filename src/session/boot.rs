@@ -5,21 +5,20 @@ use crate::wire::MAGIC;
 use crate::wire::frame::{Frames, Kind};
 use crate::wire::message::{self, AgentHello};
 
-const AGENT: &str = concat!(
+const AGENT: [&str; 2] = [
     include_str!("../../python/ansible_gangway/agent.py"),
-    "\n",
-    include_str!("../../python/ansible_gangway/agent_tasks.py")
-);
-const COMMANDS: &str = include_str!("../../python/ansible_gangway/agent_commands.py");
-const WARM: &str = concat!(
+    include_str!("../../python/ansible_gangway/agent_tasks.py"),
+];
+const COMMANDS: &[&str] = &[
+    include_str!("../../python/ansible_gangway/agent_commands.py"),
+    include_str!("../../python/ansible_gangway/agent_steps.py"),
+];
+const WARM: &[&str] = &[
     include_str!("../../python/ansible_gangway/warm.py"),
-    "\n",
     include_str!("../../python/ansible_gangway/warm_texts.py"),
-    "\n",
     include_str!("../../python/ansible_gangway/warm_library.py"),
-    "\n",
-    include_str!("../../python/ansible_gangway/warm_child.py")
-);
+    include_str!("../../python/ansible_gangway/warm_child.py"),
+];
 
 /// How the last line of the source begins, and no other.
 const LAST: &str = "main";
@@ -51,12 +50,16 @@ pub(super) struct Boot {
 impl Boot {
     pub(super) fn new(nonce: String, serves: Serves, always: bool, kill_on_disconnect: bool) -> Self {
         let python = |flag: bool| if flag { "True" } else { "False" };
-        let operations = match serves {
+        let serving = match serves {
             Serves::Commands => COMMANDS,
             Serves::Modules => WARM,
         };
+        // One after the other: what compiling takes of memory stays with the process, and is less so. JSON's strings are Python's.
+        let texts: Vec<_> =
+            AGENT.iter().chain(serving).map(|text| serde_json::json!(text).to_string()).collect();
         let source = format!(
-            "{AGENT}\n{operations}\n{LAST}({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
+            "for _s in {}:exec(_s)\ndel _s\n{LAST}({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
+            texts.join(","),
             python(always),
             python(kill_on_disconnect),
             serves.name(),
@@ -83,12 +86,13 @@ impl Boot {
 
     /// The line that finds an interpreter in the container, `first` before those that systems have, and starts the agent in it.
     ///
-    /// Isolated (`-I`): the container's PYTHONPATH is for its programs, which get it all the same. Where there is none, the source is
+    /// Isolated (`-I`): the container's PYTHONPATH is for its programs, which get it all the same. Without `site`, whose packages it does
+    /// not use, it starts sooner and is smaller. Where there is none, the source is
     /// read to its last line all the same: podman may lose the output of what ends with its stdin unread.
     pub(super) fn find_python(&self, first: Option<&[u8]>) -> Vec<u8> {
         let first = first.map(quote).unwrap_or_default();
         let names = b" python3 /usr/libexec/platform-python python".as_slice();
-        let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -I -c "#.as_slice();
+        let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -IS -c "#.as_slice();
         let program = quote(self.program().as_bytes());
         let none = format!(
             ";done;while read -r p;do case $p in {LAST}\\(*)break;;esac;done;echo {};exit 127",

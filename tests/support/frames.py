@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 PACKAGE = Path(__file__).parent.parent.parent / "python" / "ansible_gangway"
 # The parts of an agent's program, behind those that each has (src/session/boot.rs).
 SERVING = {
-    "commands": ["agent_commands.py"],
+    "commands": ["agent_commands.py", "agent_steps.py"],
     "modules": ["warm.py", "warm_texts.py", "warm_library.py", "warm_child.py"],
 }
 HELLO, PING, PONG = 1, 2, 3
@@ -46,8 +46,8 @@ def boot(length: int) -> str:
 def source(config: Mapping[str, Any], change: str = "") -> bytes:
     """Return the program of an agent; `change` is Python that runs before its `main`."""
     parts = ("agent.py", "agent_tasks.py", *SERVING[config["serves"]])
-    texts = [(PACKAGE / name).read_text() for name in parts]
-    return "\n".join([*texts, change, f"main({config!r})", ""]).encode()
+    texts = [json.dumps((PACKAGE / name).read_text()) for name in parts]
+    return f"for _s in {','.join(texts)}:exec(_s)\ndel _s\n{change}\nmain({config!r})\n".encode()
 
 
 class Frame(NamedTuple):
