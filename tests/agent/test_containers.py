@@ -285,7 +285,7 @@ def test_nothing_is_left(start: Start, runc: Runc) -> None:
 
 def test_memory_of_an_idle_agent(start: Start, runc: Runc, record_testsuite_property: Any) -> None:
     """What one costs in a container that has no other Python."""
-    agent = start(*enter(runc, "target"))
+    agent = start(*enter(runc, "target"), "-IS")
     for _ in range(20):
         agent.run("true")
     pid = agent.hello["pid"]

@@ -24,7 +24,7 @@ from support.processes import running, wait_until_gone
 from support.targets import Runc, Target
 
 UNKNOWN = "its outcome is unknown and it was not repeated"
-AGENT = "python3 -I -c"
+AGENT = "python3 -IS -c"
 NAME = f"gangway-crash-{os.getpid()}"  # no other test's agents are in it
 
 
