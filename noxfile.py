@@ -3,10 +3,10 @@
 The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated
 (marker `plays`): nothing else depends on its version. Of the matrix of engines, paths and Pythons
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
-after two dashes: `nox -s core-2.16 -- tests/examples -k docker`.
+after two dashes: `nox -s engines-2.16 -- tests/examples -k docker`.
 
-What has containers of its own, or none, are sessions of their own, which scripts/test runs
-beside the others: these wait for half of their time.
+They are cut so that scripts/test can run several beside each other, because each waits for half of
+its time: what needs no engine but runc, what needs another, and what has containers of its own.
 """
 
 import os
@@ -15,19 +15,21 @@ from pathlib import Path
 
 import nox
 
-# ansible-core: the Python that its controller side is tested with. Oldest and newest pair first.
+# ansible-core: the Python that its controller side is tested with.
 CORES = {
     "2.16": "3.11",
-    "2.19": "3.11",
-    "2.21": "3.13",
     "2.17": "3.12",
     "2.18": "3.12",
+    "2.19": "3.11",
     "2.20": "3.12",
+    "2.21": "3.13",
 }
 NEWEST = "2.21"
+OTHER_ENGINES = "docker or podman or kube"  # in the names of tests and of their parameters
 BESIDE = {
     "modules": ["tests/modules"],
     "without-engine": ["tests/bench", "tests/packaging", "tests/sanity", "tests/warm"],
+    "peers": ["tests/peers"],
 }
 SOAK = os.environ.get("GANGWAY_SOAK") == "1"
 REQUIRE_ALL = os.environ.get("GANGWAY_REQUIRE_ALL") == "1"
@@ -36,7 +38,9 @@ nox.needs_version = ">=2025.5"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
-nox.options.sessions = [f"core-{core}" for core in (CORES if SOAK else ["2.16", "2.19", NEWEST])]
+cores = list(CORES) if SOAK else [NEWEST, "2.16", "2.19"]
+nox.options.sessions = [f"{part}-{core}" for part in ("core", "engines") for core in cores]
+nox.options.sessions += BESIDE
 
 
 def find_python(version: str) -> str | None:
@@ -83,6 +87,8 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
 
 for core in CORES:
     elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
-    declare(f"core-{core}", core, [f"--ignore={directory}" for directory in elsewhere])
+    ignored = [f"--ignore={directory}" for directory in elsewhere]
+    declare(f"core-{core}", core, [*ignored, "-k", f"not ({OTHER_ENGINES})"])
+    declare(f"engines-{core}", core, [*ignored, "-k", OTHER_ENGINES])
 for name, directories in BESIDE.items():
     declare(name, NEWEST, directories)

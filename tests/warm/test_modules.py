@@ -26,7 +26,7 @@ OF_THE_RUN = {"start", "end", "delta", "atime", "mtime", "ctime", "inode", "elap
     "ansible_uptime_seconds",
     "ansible_loadavg",
 }
-PLACE = Path("/tmp/gangway-warm-modules")
+PLACE = Path(f"/tmp/gangway-warm-modules-{os.getpid()}")
 
 
 def tasks() -> list[dict[str, Any]]:
