@@ -6,6 +6,11 @@ Sent behind warm.py's text, whose names it uses.
 import _imp
 import gc
 import marshal
+from _weakref import ReferenceType as WEAK
+
+TRACKED = 1 << 14  # Py_TPFLAGS_HAVE_GC
+leave_at_once, current = os._exit, os.getpid  # a task may replace them
+OPENED = []  # libraries that the task opened
 
 
 class Child:
@@ -34,6 +39,7 @@ class Child:
         if COMPILES:
             use_compiled()
         bridge_empty_select()
+        note_opened()
         main = type(sys)("__main__")
         main.__dict__.update(
             __loader__=sys.modules["importlib.machinery"].BuiltinImporter,
@@ -106,7 +112,8 @@ class Child:
                 flush_io()
             status = 0
         except SystemExit as error:
-            if os.getpid() != self.pid:
+            if current() != self.pid:
+                thaw()
                 raise
             status = exit_status(error)
         except BaseException as error:
@@ -116,8 +123,11 @@ class Child:
         else:
             forget_file(namespace)
         del namespace
-        if os.getpid() == self.pid:
-            finish(status, before, interrupted)
+        if current() == self.pid:
+            try:
+                finish(status, before, interrupted)
+            except Exception:  # the task has changed what that needs
+                pass
         end_in_full(status, interrupted)
 
 
@@ -259,6 +269,19 @@ def bridged(select):
     return selects
 
 
+def note_opened():
+    """Have the libraries known that the task opens: they may have something to do at the end."""
+    ctypes = sys.modules.get("ctypes")  # where it is not, the task's own is seen
+    if ctypes:
+        dlopen = ctypes._dlopen
+
+        def opens(*arguments):
+            OPENED.append(arguments)
+            return dlopen(*arguments)
+
+        ctypes._dlopen = opens
+
+
 def exit_status(error):
     """Return the exit status that a SystemExit means; a text goes to stderr."""
     code = error.code
@@ -304,30 +327,26 @@ HARMLESS = frozenset(
 
 
 def finish(status, before, interrupted):
-    """End the process as the interpreter would.
+    """End the process as the interpreter would, or return: then the interpreter has to.
 
     It would also take down all that was there before the task, which takes longer than most tasks.
-    So what the task made is ended here, and only where more is left than memory, in full.
+    That is spared where the task left nothing but memory.
     """
     if unfinished():
-        end_in_full(status, interrupted)
+        return
     try:
         sys.modules["atexit"]._run_exitfuncs()
     except BaseException:  # reported already
         pass
-    if not flush_streams() or loaded(before):
-        end_in_full(status, interrupted)
+    if not flush_streams() or loaded(before) or OPENED:
+        return
     if gc.isenabled():
-        gc.collect()  # as the interpreter does: it also orders what is finalised below
-    for name in [name for name in sys.modules if name not in before] + ["__main__"]:
-        sys.modules.pop(name, None)
-    sys.last_value = sys.last_traceback = sys.last_exc = None
-    gc.collect()
-    if unfinished() or not gc_shows_all_ended() or not flush_streams():
-        end_in_full(status, interrupted)
+        gc.collect()  # as the interpreter does
+    if unfinished() or not gc_shows_memory_alone() or not flush_streams():
+        return
     if interrupted:
         end_by_interrupt()
-    os._exit(status)
+    leave_at_once(status)
 
 
 def unfinished():
@@ -354,15 +373,27 @@ def loaded(before):
     return False
 
 
-def gc_shows_all_ended():
+def gc_shows_memory_alone():
     """Whether nothing of the task is left that does something when it is freed."""
     if not hasattr(gc, "freeze"):
         return False
-    kinds = {type(found) for found in gc.get_objects()}  # frozen ones are not among them
+    found = gc.get_objects()  # frozen ones are not among them
+    kinds = {type(one) for one in found}
+    # Instances without attributes are none of the collector's, but their classes are.
+    kinds.update(one for one in found if isinstance(one, type) and not one.__flags__ & TRACKED)
     ctypes = sys.modules.get("ctypes")
-    return not any(
+    if any(
         hasattr(kind, "__del__") or (ctypes and issubclass(kind, ctypes.CDLL)) for kind in kinds
-    )
+    ):
+        return False
+    return not any(isinstance(one, WEAK) and calls(one.__callback__) for one in found)
+
+
+def calls(callback):
+    """Whether that of a weak reference does more than to forget it in a table."""
+    if callback is None or isinstance(getattr(callback, "__self__", None), WEAK):
+        return False
+    return getattr(callback, "__module__", None) not in ("weakref", "_weakrefset")
 
 
 def flush_streams():
@@ -378,10 +409,17 @@ def flush_streams():
 
 def end_in_full(status, interrupted):
     """Have the interpreter end itself: nothing of the agent is on the stack."""
+    thaw()
     if interrupted:
         sys.excepthook = lambda *_: None  # it was reported
         raise KeyboardInterrupt
-    sys.exit(status)
+    raise SystemExit(status)
+
+
+def thaw():
+    """Let the interpreter's end collect what a new one's would."""
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
 
 
 def end_by_interrupt():

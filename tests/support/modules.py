@@ -13,8 +13,10 @@ from typing import Any
 
 from support.frames import WANT, Agent, Result
 
-# The environment of interpreters: pytest changes one variable of its own while they run.
-OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+# The environment of interpreters: pytest changes one variable of its own while they run, and with
+# the other nothing that is left in a buffer could get lost.
+UNLIKE = ("PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED")
+OUTSIDE = {name: value for name, value in os.environ.items() if name not in UNLIKE}
 
 # As the client cuts: the archive alone, and what stands before the call.
 CUTS = re.compile(

@@ -102,6 +102,9 @@ seen["error"] = sys.exc_info()[1] is None
 print(json.dumps(seen, sort_keys=True, indent=0))
 """
 
+# What every module of Ansible's has imported keeps much of the standard library alive to the end.
+OF_MODULES = "import json, logging, os, random, shutil, subprocess, sys, tempfile, threading\n"
+
 # name: program. Each is run plainly and warm, and must do the same.
 ENDS = {
     "end": "print('x')",
@@ -209,7 +212,25 @@ FINALISES = {
     "popen left": "import subprocess\np = subprocess.Popen(['sleep', '0'])",
     "multiprocessing": "import multiprocessing as m\ndef f(): print('child', flush=True)\n"
     "p = m.get_context('fork').Process(target=f)\np.start()\np.join()\nprint(p.exitcode)",
+    "del without attributes": "import os\nclass A:\n  __slots__ = ()\n  def __del__(self): print('deleted')\n"
+    "os.a = A()",
+    "del fails": "class A:\n  def __del__(self): 1/0\na = A()",
+    "del in order": OF_MODULES + "class A:\n  def __init__(self, n): self.n = n\n"
+    "  def __del__(self): print(self.n)\nitems = [A(n) for n in range(5)]\n_x = A('x')\nz = A('z')\n"
+    "b = A('b')\nb.b = b\nc = A('c')\nc.z = z\nsys.a = A('sys')\ndef f(): return z\nf.a = A('f')",
+    "log handler and file": OF_MODULES + "import logging\nclass H(logging.Handler):\n"
+    "  def emit(self, record): sys.stdout.write(record.msg)\n"
+    "logging.getLogger().addHandler(H())\nlogging.getLogger().warning('w')\n"
+    "f = open(1, 'w', closefd=False)\nf.write('kept')",
+    "reference told": OF_MODULES + "import functools, weakref\nclass A: pass\na = A()\n"
+    "sys.r = weakref.ref(a, functools.partial(print, 'gone'))",
+    "warning of a file": "import warnings\nwarnings.simplefilter('always')\nf = open('/etc/passwd')",
+    "never awaited": "async def f(): pass\nx = f()",
+    "functions replaced": "import gc, os, sys\ngc.collect = os._exit = sys.exit = os.getpid = None\n"
+    "print('x')",
+    "interpreter broken": "import builtins, os\nos.listdir = None\nprint('x')\ndel builtins.len",
     "ctypes": "import ctypes\nctypes.CDLL(None).printf(b'buffered by C')",
+    "ctypes let go": "import ctypes, gc\nctypes.CDLL(None).printf(b'buffered by C')\ngc.collect()",
     "ctypes atexit": "import ctypes\nc = ctypes.CDLL(None)\n"
     "f = ctypes.CFUNCTYPE(None)(lambda: c.write(1, b'C', 1))\nprint(bool(f))",
 }
