@@ -98,6 +98,7 @@ class Template:
         self.refused = unfit(agent.environment)
         if self.refused:
             return
+        self.seen = look_at_files()
         import importlib
 
         for name in PRELOADED:
@@ -108,11 +109,11 @@ class Template:
         self.settle()
 
     def settle(self):
-        """Do after imports: note how the files look, and have children share the memory.
+        """Do after imports: have children share the memory, and files watched that are new to us.
 
         What an import saw in a directory that changed at that very moment is forgotten.
         """
-        self.seen = look_at_files()
+        self.seen = dict(look_at_files(), **self.seen)  # a change since then is still one
         recent = time.time() - 5
         for finder in sys.path_importer_cache.values():
             if getattr(finder, "_path_mtime", -1) > recent:
@@ -180,6 +181,18 @@ def look_at_files():
     """Look at the files whose change makes this interpreter an old one."""
     paths = SYSTEM_FILES + [sys.executable, "/proc/self/exe", os.path.dirname(os.__file__)]
     paths += [path for path in sys.path if path not in ("", ".")]
+    for top in (os.path.dirname(sys.executable), sys.prefix):
+        paths.append(os.path.join(top, "pyvenv.cfg"))
+    site = sys.modules.get("site")
+    if hasattr(site, "getsitepackages"):  # some are not there yet
+        places = site.getsitepackages() + [site.USER_SITE] * bool(site.ENABLE_USER_SITE)
+        paths += places
+        for place in filter(os.path.isdir, places):
+            paths += [
+                os.path.join(place, name) for name in os.listdir(place) if name[-4:] == ".pth"
+            ]
+    for name in ("sitecustomize", "usercustomize"):
+        paths.append(getattr(sys.modules.get(name), "__file__", None))
     return {path: look_at(path) for path in paths if path}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from support.frames import DATA, END, Ended
+from support.captured import capture
+from support.frames import CHUNK, DATA, END, Ended
 from support.modules import OUTSIDE, Modules
 from warm.programs import archive, module
 
@@ -75,6 +77,62 @@ def test_a_changed_file_needs_a_new_interpreter(newest: str, tmp_path: Path) -> 
         assert "has changed" in warm.module(GOOD).exit["plain"]
         with pytest.raises(Ended):  # it ends by itself: nobody waits for it
             warm.next_frame(10)
+
+
+@pytest.mark.plays
+def test_a_file_that_changes_while_its_library_is_imported(newest: str, tmp_path: Path) -> None:
+    """The import looks at all files anew, and must not take the change for what was there before."""
+    (text,) = capture(tmp_path / "play", [{"ping": {}}])
+    (site := tmp_path / "site").mkdir()
+    with Modules([newest], env={**OUTSIDE, "PYTHONPATH": str(site)}) as warm:
+        number, wanted = warm.start_module(text)
+        assert wanted
+        for start in range(0, len(wanted), CHUNK):
+            warm.send(DATA, number, wanted[start : start + CHUNK])
+        warm.send(END, number)
+        (site / "new.py").write_text("")
+        assert warm.finish(number, end=False).exit == {"rc": 0}
+        time.sleep(2)
+        assert "has changed" in warm.module(text).exit["plain"]
+
+
+PACKAGES = "lib/python{version}/site-packages"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"home/.local/{PACKAGES}/new.py",
+        f"home/.local/{PACKAGES}/there.pth",
+        f"venv/{PACKAGES}/new.py",
+        f"venv/{PACKAGES}/there.pth",
+        "venv/pyvenv.cfg",
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_what_makes_the_interpreters_path(
+    newest: str, tmp_path: Path, path: str, there: bool
+) -> None:
+    """Directories that are not there yet count, too, and the content of files that are."""
+    venv = path.startswith("venv")
+    file = tmp_path / path.format(version=Path(newest).name.removeprefix("python"))
+    python = newest
+    if venv:
+        subprocess.run([newest, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+        python = str(tmp_path / "venv/bin/python")
+    if there:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    with Modules([python], env={**OUTSIDE, "HOME": str(tmp_path / "home")}) as warm:
+        assert warm.module(GOOD).exit == {"rc": 0}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = file.parent.stat()
+        with file.open("a") as opened:
+            opened.write("# more\n")
+        if there:  # in place: the directory does not show it
+            os.utime(file.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        changed = not there or file.suffix != ".py"
+        assert ("plain" in warm.module(GOOD).exit) == changed
 
 
 def spare(warm: Modules) -> int:
