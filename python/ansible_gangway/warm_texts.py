@@ -13,6 +13,7 @@ NEW_ZIP = b"\nzip_data='"
 OLD_CALL = b"\nif __name__ == '__main__':\n    _ansiballz_main()"
 OLD_ZIP = b"\n    ZIPDATA = '"
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+MOST_ARCHIVES = 24 << 20  # bytes, as they come
 STAND_IN = b"gangway:8c1f0f7c:the archive"  # no text has it
 
 
@@ -136,6 +137,8 @@ def archive_of(encoded):
         except Exception as error:
             raise Unable("its archive cannot be read: %s" % error)
     remember(TEMPLATE.archives, encoded, archive, 128)
+    while sum(map(len, TEMPLATE.archives)) > MOST_ARCHIVES and len(TEMPLATE.archives) > 1:
+        del TEMPLATE.archives[next(iter(TEMPLATE.archives))]
     return archive
 
 

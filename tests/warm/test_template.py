@@ -70,6 +70,31 @@ def test_a_part_that_arrives_changed_is_refused(fresh: Modules) -> None:
     assert "changed" in result.exit["plain"]
 
 
+# Bytes that a child finds in what it was forked from.
+KEPT = """
+import sys
+frame = sys._getframe()
+while "TEMPLATE" not in frame.f_globals:
+    frame = frame.f_back
+template = frame.f_globals["TEMPLATE"]
+print(template.parts.size, sum(map(len, template.archives)))
+"""
+
+
+def test_what_is_kept_is_bounded(newest: str) -> None:
+    """The least recently used parts leave; who needs one again sends it again."""
+    most = 1 << 20
+    texts = [module(KEPT, archive({"x": os.urandom(150_000).hex()})) for _ in range(8)]
+    change = f"MOST_ARCHIVES = TEMPLATE.parts._most = {most}"
+    with Modules([newest], change=change, env=OUTSIDE) as warm:
+        for text in [*texts, texts[-1], texts[-1]]:
+            sizes = [int(size) for size in warm.module(text).stdout.split()]
+            assert all(200_000 < size <= most for size in sizes)
+        assert warm.sent < 8_000
+        assert warm.module(texts[0]).exit == {"rc": 0}
+        assert warm.sent > 100_000
+
+
 def test_a_changed_file_needs_a_new_interpreter(newest: str, tmp_path: Path) -> None:
     with Modules([newest], env={**OUTSIDE, "PYTHONPATH": str(tmp_path)}) as warm:
         assert warm.module(GOOD).exit == {"rc": 0}
@@ -81,7 +106,7 @@ def test_a_changed_file_needs_a_new_interpreter(newest: str, tmp_path: Path) -> 
 
 @pytest.mark.plays
 def test_a_file_that_changes_while_its_library_is_imported(newest: str, tmp_path: Path) -> None:
-    """The import looks at all files anew, and must not take the change for what was there before."""
+    """The import looks at all files anew, and must not take the change for what was before."""
     (text,) = capture(tmp_path / "play", [{"ping": {}}])
     (site := tmp_path / "site").mkdir()
     with Modules([newest], env={**OUTSIDE, "PYTHONPATH": str(site)}) as warm:
