@@ -155,6 +155,7 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "targets_log": ({"ANSIBLE_NO_TARGET_SYSLOG": "1"}, {}),
     "another directory": ({}, {"ansible_remote_tmp": "/srv/work/remote tmp"}),
     "compressed": ({"DEFAULT_MODULE_COMPRESSION": "ZIP_STORED"}, {}),
+    "a limit of files": ({}, {"ansible_python_module_rlimit_nofile": 256}),
     "another shell": ({}, {"ansible_shell_executable": "/bin/bash"}),
 }
 

@@ -174,6 +174,31 @@ def test_the_library_is_imported_ahead(newest: str, texts: list[bytes]) -> None:
             assert result.stderr.startswith(b"library ")
 
 
+# Has a command end between the two times that `run_command` asks for its end.
+ENDS_BETWEEN = b"""
+import subprocess
+poll, answers = subprocess.Popen.poll, [None]
+def late(self):
+    self.wait()
+    return answers.pop() if answers else poll(self)
+subprocess.Popen.poll = late
+def _ansiballz_main"""
+
+
+def test_no_command_waits_for_nothing(newest: str, texts: list[bytes]) -> None:
+    """With that luck, which is not rare in a forked process, a new interpreter takes a second."""
+    (text,) = (text for text in texts if b"echo out; echo err" in text)
+    text = text.replace(b"\ndef _ansiballz_main", ENDS_BETWEEN, 1)
+    with Modules([newest], env=OUTSIDE) as warm:
+        warm.module(text)
+        time.sleep(2)  # in which it prepares itself
+        result = warm.module(text)
+    expected = plainly(newest, text, env=OUTSIDE, start_new_session=True)
+    equal(result, expected)
+    took = [json.loads(one.stdout)["delta"] for one in (result, expected)]
+    assert took[0] < "0:00:00.900000" < "0:00:01.000000" < took[1], took
+
+
 def test_a_repeated_module_costs_few_bytes(newest: str, texts: list[bytes]) -> None:
     with Modules([newest]) as warm:
         warm.module(texts[0])

@@ -24,12 +24,18 @@ def test_modules_do_not_make_the_template_grow(
     with Modules([newest], env=OUTSIDE) as warm:
         process = Path(f"/proc/{warm.process.pid}")
 
-        def look() -> tuple[int, int]:
-            """Return KiB of resident memory and how many descriptors are open, when it rests."""
+        def look() -> dict[str, int]:
+            """Return KiB of memory, its share of it, and what else may grow, when it rests."""
             time.sleep(1)
-            status = process.joinpath("status").read_text()
-            (rss,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
-            return int(rss.split()[1]), len(list(process.joinpath("fd").iterdir()))
+            lines = process.joinpath("smaps_rollup").read_text().splitlines()[1:]
+            lines += process.joinpath("status").read_text().splitlines()
+            values = dict(line.split(":", 1) for line in lines)
+            found = {name: int(values[name].split()[0]) for name in ("Rss", "Pss", "Threads")}
+            found["descriptors"] = len(list(process.joinpath("fd").iterdir()))
+            found["children"] = len(
+                process.joinpath("task", process.name, "children").read_text().split()
+            )
+            return found
 
         for number in range(COUNT):
             if number == COUNT // 10:
@@ -39,6 +45,8 @@ def test_modules_do_not_make_the_template_grow(
             result = warm.module(text.replace(b"number 0.", word))
             assert result.exit == {"rc": 0} and word in result.stdout
         after = look()
-    record_testsuite_property("template_rss_kib", [before[0], after[0]])
-    print(f"template: {before[0]} KiB after {COUNT // 10} modules, {after[0]} after {COUNT}")
-    assert after[0] < 1.1 * before[0] and after[1] == before[1], (before, after)
+    record_testsuite_property("template_memory_kib", [before, after])
+    print(f"template: {before} after {COUNT // 10} modules, {after} after {COUNT}")
+    for name in ("Rss", "Pss"):
+        assert after.pop(name) < 1.1 * before.pop(name), (before, after)
+    assert after == before and after["Threads"] == 1 and after["children"] <= 1
