@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -46,3 +47,20 @@ def test_the_second_module_of_a_kind_costs_8_kb(target: Target, tmp_path: Path) 
             assert session.path().startswith("interpreter ")
             assert len(text) > 100_000 and read_by(target, pid) - before < 8_000
         session.reset()
+
+
+def test_an_unknown_wrapper_runs_the_plain_way(target: Target, tmp_path: Path) -> None:
+    """Once, with the reason in the line that `-vvv` shows; the interpreter is there for others."""
+    mark = f"/tmp/gangway-once-{os.getpid()}"
+    target.run("target", f"rm -f {mark}")
+    (known,) = capture(tmp_path / "play", [{"command": {"argv": ["sh", "-c", f"echo x >>{mark}"]}}])
+    session = target.session()
+    later = known + b"# of a later ansible-core\n"
+    for count in (1, 2):
+        assert session.exec_command(LINE, known)[0] == 0
+        assert session.path().startswith("interpreter ")
+        assert session.exec_command(LINE, later)[0] == 0
+        way = session.path()
+        assert way.startswith("agent ") and way.endswith("its wrapper is of an unknown kind"), way
+        assert target.run("target", f"cat {mark}") == b"x\n" * 2 * count
+    assert not session.warnings()
