@@ -16,12 +16,16 @@ if sys.version_info < (3, 6):
 WRITES_BYTECODE = not sys.dont_write_bytecode
 sys.dont_write_bytecode = True  # nothing is written to the container's disk
 
+# All that serving needs, before HELLO: a Python that lacks some of it (Debian's python3-minimal has
+# no json) is then known to be of no use before anything was asked of it.
 import _signal as signal
 import fcntl
+import json
 import os
 import select
 import struct
 import time
+from binascii import a2b_base64
 
 VERSION, MAGIC = 1, b"\x1egangway-agent"
 MAX_PAYLOAD, CHUNK, WINDOW = 1 << 20, 64 << 10, 256 << 10
@@ -59,8 +63,6 @@ def said(error):
 
 def blob(value):
     """Return the bytes that a head carries as base64."""
-    from binascii import a2b_base64
-
     return a2b_base64(value)
 
 
@@ -217,13 +219,9 @@ class Agent:
     # The stream
 
     def greet(self, hello):
-        """Say HELLO, without the milliseconds that an import of json takes."""
-        from _json import encode_basestring_ascii as quote
-
-        pairs = [(quote(key), value) for key, value in hello.items()]
-        words = [name + ":" + (str(v) if type(v) is int else quote(v)) for name, v in pairs]
+        """Say HELLO."""
         self._out.append(MAGIC + b" " + self.config["nonce"].encode() + b"\n")
-        self.send(HELLO, 0, ("{" + ",".join(words) + "}").encode())
+        self.send_head(HELLO, 0, hello)
         self._flush()
 
     def send(self, kind, number, payload=b""):
@@ -234,8 +232,6 @@ class Agent:
 
     def send_head(self, kind, number, head):
         """Queue a frame with a JSON object."""
-        import json
-
         self.send(kind, number, json.dumps(head).encode())
 
     @property
@@ -305,18 +301,13 @@ class Agent:
         del held[:start]
 
     def _request(self, number, payload):
-        import json
-
         if number in self.requests:
             raise Broken("request %d twice" % number)
         try:
-            head = json.loads(payload.decode())
-            op = head["op"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Broken("the head of request %d: %s" % (number, error))
-        try:
             if self.ending:
                 raise Unable("the agent is retiring")
+            head = json.loads(payload.decode())
+            op = head["op"]
             if op not in OPERATIONS:
                 raise Unable("the agent does not know the operation %s" % op)
             OPERATIONS[op](self, number, head)
@@ -519,8 +510,6 @@ def main(config):
         agent.ending = refused
     agent.greet(hello)
     if not refused:
-        import json  # noqa: F401  # while the HELLO travels
-
         for prepare in PREPARE:
             prepare(agent)
     agent.run()

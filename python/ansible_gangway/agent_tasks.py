@@ -4,6 +4,7 @@ Sent behind agent.py's text, whose names it uses.
 """
 
 import fcntl
+import termios
 
 # After a command's end: how long its pipes must be silent, and how long at most one waits for that.
 QUIET, LINGER = 0.3, 0.5
@@ -262,8 +263,6 @@ def enter(directory):
 
 def readable_bytes(fd):
     """Return how many bytes a pipe holds."""
-    import termios  # only the number of the request
-
     raw = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
     return struct.unpack("i", raw)[0]
 
