@@ -5,12 +5,13 @@
 //! Python itself makes an agent unusable, and the direct path takes over.
 
 use std::io;
+use std::mem::take;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use super::become_prompt::BecomePlugin;
 use super::boot::{Boot, Serves};
-use super::direct::{MOST_WORDS, marked_failure, refused};
+use super::direct::{KILL_TIME, MOST_WORDS, kill, marked_failure, refused};
 use super::escalation::{Answer, Escalation};
 use super::key::{Place, keyed};
 use super::line::PythonLine;
@@ -227,6 +228,8 @@ struct Opening<'a, 'p> {
     start_by: Instant,
     hello_by: Option<Instant>,
     started: bool,
+    /// Of its shell in the container, for as long as it may have to be ended.
+    pid: Option<u32>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -280,12 +283,25 @@ impl<'a, 'p> Opening<'a, 'p> {
             start_by: Instant::now() + session.timeout,
             hello_by: None,
             started: false,
+            pid: None,
             stdout: Vec::new(),
             stderr: Vec::new(),
         })
     }
 
+    /// What does not become an agent is ended in the container, too: a Python that hangs would not notice that its stdin has ended.
     fn run(mut self, interrupt: &mut dyn Interrupt) -> Result<Opened> {
+        let opened = self.watch(interrupt);
+        if let Some(pid) = self.pid {
+            let engine = &self.session.engine;
+            let engines: Vec<Engine> =
+                [engine.as_root(), Some(engine.clone())].into_iter().flatten().collect();
+            kill(&engines, pid, Instant::now() + KILL_TIME);
+        }
+        opened
+    }
+
+    fn watch(&mut self, interrupt: &mut dyn Interrupt) -> Result<Opened> {
         let source = self.boot.source().to_vec();
         let mut upload = Upload::for_opening(self.id);
         upload.send(self.script.stdin.clone());
@@ -308,10 +324,10 @@ impl<'a, 'p> Opening<'a, 'p> {
                 Kind::Stderr => {
                     self.stderr.extend_from_slice(&frame.payload);
                     if !self.started
-                        && let Some((_, end, _)) = self.script.find_start(&self.stderr)
+                        && let Some((_, end, pid)) = self.script.find_start(&self.stderr)
                     {
                         self.stderr.drain(..end);
-                        self.started = true;
+                        (self.started, self.pid) = (true, Some(pid));
                         self.escalation.started();
                         self.hello_by = Some(Instant::now() + PYTHON_START);
                     }
@@ -339,23 +355,28 @@ impl<'a, 'p> Opening<'a, 'p> {
         }
     }
 
-    fn greeted(mut self, hello: std::result::Result<(usize, AgentHello), String>) -> Opened {
+    fn greeted(&mut self, hello: std::result::Result<(usize, AgentHello), String>) -> Opened {
         match hello {
             Err(said) => Opened::Unusable(said),
-            Ok((_, AgentHello { refused: Some(reason), .. })) => Opened::Unusable(reason),
+            Ok((_, AgentHello { refused: Some(reason), .. })) => {
+                self.pid = None; // it ends by itself
+                Opened::Unusable(reason)
+            }
             Ok((_, hello)) if hello.version != VERSION => {
                 Opened::Unusable(format!("the agent speaks version {} of the frames", hello.version))
             }
             Ok((start, hello)) => {
+                self.pid = None;
                 self.stdout.truncate(start);
                 // A prompt may be answered by other words than the ones that were cut out of it.
-                let stderr = if self.escalation.password_sent { Vec::new() } else { self.stderr };
-                Opened::Agent(hello, self.stdout, stderr)
+                let stderr = take(&mut self.stderr);
+                let stderr = if self.escalation.password_sent { Vec::new() } else { stderr };
+                Opened::Agent(hello, take(&mut self.stdout), stderr)
             }
         }
     }
 
-    fn late(mut self) -> Result<Opened> {
+    fn late(&mut self) -> Result<Opened> {
         let target = self.session.target();
         if !self.started {
             return Err(Error::StartTimeout { target, seconds: self.session.timeout.as_secs_f64() });
@@ -371,9 +392,10 @@ impl<'a, 'p> Opening<'a, 'p> {
     }
 
     /// The process ended without a HELLO.
-    fn ended(mut self, frame: &Frame, interrupt: &mut dyn Interrupt) -> Result<Opened> {
+    fn ended(&mut self, frame: &Frame, interrupt: &mut dyn Interrupt) -> Result<Opened> {
         // A signal to the whole process group may have ended the client, too: then it is the signal that counts.
         interrupt.check()?;
+        let pid = self.pid.take();
         let session = self.session;
         let Ok(Ended { code, errno, files }) = message::head(frame) else {
             return Ok(Opened::Closed("the broker sent an ENDED without a head".to_owned()));
@@ -381,6 +403,7 @@ impl<'a, 'p> Opening<'a, 'p> {
         if let Some(errno) = errno {
             let source = io::Error::from_raw_os_error(errno);
             if source.kind() == io::ErrorKind::TimedOut {
+                self.pid = pid; // only the engine's client was ended
                 return Ok(Opened::Unusable("the broker gave its opening up".to_owned()));
             }
             return Err(spawn_error(&session.target(), session.engine.name(), &self.executable, source));
@@ -410,7 +433,11 @@ impl<'a, 'p> Opening<'a, 'p> {
                     if matches!(session.engine, Engine::Kubectl(_)) {
                         Kubectl::without_own_words(&mut self.stderr, rc);
                     }
-                    Ok(Opened::Result(CommandResult { rc, stdout: self.stdout, stderr: self.stderr }))
+                    Ok(Opened::Result(CommandResult {
+                        rc,
+                        stdout: take(&mut self.stdout),
+                        stderr: take(&mut self.stderr),
+                    }))
                 }
                 _ => Err(Error::OutcomeUnknown { target: session.target(), said: said(&self.stderr) }),
             };
@@ -418,7 +445,10 @@ impl<'a, 'p> Opening<'a, 'p> {
         Ok(Opened::Unusable(if self.boot.found_none(&self.stdout) {
             "no Python was found in the container".to_owned()
         } else {
-            format!("Python could not start ({})", said(&[self.stderr, self.stdout].concat()))
+            format!(
+                "Python could not start ({})",
+                said(&[self.stderr.as_slice(), self.stdout.as_slice()].concat())
+            )
         }))
     }
 }

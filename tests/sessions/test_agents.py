@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from ansible_gangway import _core
 from sessions.conftest import agents
 from support.alive import ended_within, written
+from support.processes import wait_until_gone
 from support.targets import Target
 
 # Another worker, which runs a command and prints how its call ended.
@@ -176,6 +178,104 @@ def test_a_python_that_talks_when_it_starts(target: Target) -> None:
         session = target.session(name)
         assert session.exec_command(b"echo ran; exit 3") == (3, b"ran\n", b"")
         assert session.path().startswith("agent ")
+
+
+def hangs(target: Target, name: str) -> None:
+    """Give the container a Python that does not even notice when its stdin ends."""
+    target.run(name, "rm -f $(command -v python3); cat >/usr/bin/python3", HANG)
+    target.run(name, "chmod 755 /usr/bin/python3")
+
+
+HANG = b"#!/bin/sh\nexec sleep 4713\n"
+
+
+def test_a_python_that_hangs_is_ended_with_its_call(target: Target) -> None:
+    """Whoever waits for it may be interrupted, and leaves nothing in the container."""
+    with target.container(f"gangway-hangs-{os.getpid()}") as name:
+        hangs(target, name)
+        session = on_either_path(target, name)
+
+        def too_late(*_: object) -> None:
+            raise TooLate
+
+        before = signal.signal(signal.SIGALRM, too_late)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 3)
+            with pytest.raises(TooLate):
+                session.exec_command(b"echo ran")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        wait_until_gone(target, name, "sleep 4713")
+        assert agents() == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(200)
+def test_a_python_that_hangs_is_waited_for_once(target: Target) -> None:
+    with target.container(f"gangway-hangs-{os.getpid()}") as name:
+        hangs(target, name)
+        for bound in (60, 5):
+            session = on_either_path(target, name)
+            started = time.monotonic()
+            assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+            assert time.monotonic() - started < bound
+            assert session.path().startswith("direct: Python did not start within 45 seconds")
+            wait_until_gone(target, name, "sleep 4713")
+
+
+def test_a_python_that_never_stops_talking(target: Target) -> None:
+    with target.container(f"gangway-chatty-{os.getpid()}") as name:
+        target.run(name, "rm -f $(command -v python3); cat >/usr/bin/python3", b"#!/bin/sh\nyes\n")
+        target.run(name, "chmod 755 /usr/bin/python3")
+        session = on_either_path(target, name)
+        assert session.exec_command(b"echo ran; exit 3") == (3, b"ran\n", b"")
+        path = "direct: its line printed a megabyte before Python began"
+        assert session.path() == path
+        wait_until_gone(target, name, "yes")
+
+
+# As Debian's python3-minimal, which has no json; and two that do not start at all.
+@pytest.mark.parametrize(
+    "lost",
+    ["$(dpkg -L libpython3.11-stdlib | grep /usr/lib/python3.11/)", "encodings", "struct.py"],
+    ids=["minimal", "encodings", "struct"],
+)
+def test_a_python_without_some_of_its_library(target: Target, lost: str) -> None:
+    with target.container(f"gangway-lost-{os.getpid()}") as name:
+        target.run(name, f"cd /usr/lib/python3.11; rm -rf {lost}; rm -rf __pycache__")
+        session = on_either_path(target, name)
+        for _ in range(2):
+            assert session.exec_command(b"echo ran; exit 3") == (3, b"ran\n", b"")
+            assert session.path().startswith("direct: Python could not start ("), session.path()
+
+
+def test_modules_in_the_directory_are_not_imported(target: Target, tmp_path: Path) -> None:
+    """Neither by the agent of commands and files nor by an interpreter behind sudo."""
+    (tmp_path / "data").write_bytes(b"data")
+    trap = "open('/tmp/imported', 'a').write(__name__)\nraise SystemExit(9)\n"
+    names = ("json", "select", "os", "struct", "fcntl", "binascii", "termios", "re", "hashlib")
+    with target.container(f"gangway-trap-{os.getpid()}") as name:
+        target.run(name, "mkdir /tmp/trap; cat >/tmp/trap/json.py", trap.encode())
+        target.run(name, f"cd /tmp/trap; for m in {' '.join(names)}; do cp json.py $m.py; done")
+        target.run(name, "chmod -R a+rX /tmp/trap; chmod 777 /tmp/trap")
+        target.run(name, "echo 'app ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/app")
+        sudo = "sudo -H -n -u root /bin/sh -c 'echo BECOME; python3'"
+        lines = [shlex.join(["/bin/sh", "-c", f"{line} && sleep 0"]) for line in (sudo, "python3")]
+        user = b"1000:1000" if target.engine == "runc" else b"app"
+        for options in ({}, {"user": user}):
+            session = target.session(name, working_dir=b"/tmp/trap", **options)
+            assert session.exec_command(b"pwd") == (0, b"/tmp/trap\n", b"")
+            there = b"/tmp/trap/of %d" % len(options)
+            assert session.put_file(bytes(tmp_path / "data"), there) is None
+            assert session.fetch_file(b"/tmp/trap/json.py", bytes(tmp_path / "back")) is None
+            for line in lines:
+                # What the program itself imports is Python's own business, so it imports nothing.
+                program = b"'_ansiballz_main'\nprint(1 + 1)\n"
+                result = session.exec_command(line.encode(), program)
+                assert (result[0], result[1].split()[-1]) == (0, b"2"), result
+        assert target.run(name, "cat /tmp/imported 2>/dev/null; true") == b""
+        assert [agent["serves"] for agent in agents()].count("modules") == 4
 
 
 def test_no_python(target: Target) -> None:
