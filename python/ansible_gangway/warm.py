@@ -106,6 +106,9 @@ class Template:
                 importlib.import_module(name)
             except ImportError:  # not in this Python
                 pass
+            except (Exception, SystemExit) as error:  # PYTHONPATH leads to another one
+                self.refused = "its %s cannot be imported: %s" % (name, error)
+                return
         self.settle()
 
     def settle(self):

@@ -62,6 +62,17 @@ def test_a_file_that_is_more_than_a_module_is_refused(fresh: Modules, file: Path
     assert fresh.file(file).stdout == b"x\n"
 
 
+@pytest.mark.parametrize("wrong", ["1 / 0", "raise SystemExit(3)", "nonsense("])
+def test_a_library_that_cannot_be_imported_is_for_a_new_interpreter(
+    newest: str, tmp_path: Path, wrong: str
+) -> None:
+    """It fails there as it would without us, and nothing is lost here."""
+    (tmp_path / "shlex.py").write_text(wrong)
+    with Modules([newest], env={**OUTSIDE, "PYTHONPATH": str(tmp_path)}) as warm:
+        plain = warm.module(module("print(1)")).exit["plain"]
+        assert plain.startswith("its shlex cannot be imported: ")
+
+
 def test_a_part_that_arrives_changed_is_refused(fresh: Modules) -> None:
     part = {"sha256": hashlib.sha256(GOOD).hexdigest(), "length": len(GOOD)}
     number = fresh.request("module", env=[], parts=[part])
