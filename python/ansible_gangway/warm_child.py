@@ -112,6 +112,8 @@ class Child:
                 flush_io()
             status = 0
         except SystemExit as error:
+            if sys.version_info >= (3, 14):
+                forget_file(namespace)
             if current() != self.pid:
                 thaw()
                 raise
@@ -213,23 +215,35 @@ def set_score(value):
 
 
 def forget_file(namespace):
-    """Do what the interpreter does behind a program that did not exit by itself."""
+    """Do what the interpreter does behind a program; before 3.14 not behind `sys.exit`."""
     for name in ("__file__", "__cached__"):
         namespace.pop(name, None)
 
 
 def close_others():
-    """Close all descriptors but 0, 1 and 2."""
+    """Close all descriptors but 0, 1 and 2, and what libffi needs."""
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         numbers = range(3, 4096)
     for number in numbers:
-        if number > 2:
+        if number > 2 and not is_of_libffi(number):
             try:
                 os.close(number)
             except OSError:
                 pass
+
+
+def is_of_libffi(number):
+    """Whether a descriptor is libffi's, as in Fedora and in Debian 14: it maps trampolines from it.
+
+    A new interpreter has one, too, once ctypes is imported, and a callback would crash without it.
+    """
+    try:
+        place = os.readlink("/proc/self/fd/%d" % number)
+    except OSError:
+        return False
+    return os.path.basename(place).startswith("libffi")
 
 
 def temporary_directory():

@@ -178,3 +178,21 @@ def test_a_directory_with_modules_is_what_it_is_for_plain_python(
         result = warm.module(text)
     expected = plainly(newest, text, cwd=tmp_path, env={**OUTSIDE, "PYTHONDONTWRITEBYTECODE": "1"})
     assert (result.stdout, result.exit) == (expected.stdout, expected.exit)
+
+
+CALLBACKS = """
+import ctypes, os
+def made(count):
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+    return [kind(lambda x, i=i: x + i) for i in range(count)]
+first = made(3000)
+files = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+print(sum(call(1) for call in first + made(3000)))
+"""
+
+
+def test_callbacks_of_c(newest: str) -> None:
+    """Some builds of libffi map them from a file that they keep open."""
+    with Modules([newest], change="PRELOADED.append('ctypes')", env=OUTSIDE) as warm:
+        result = warm.module(module(CALLBACKS))
+    assert (result.exit, result.stdout) == ({"rc": 0}, b"9003000\n"), result
