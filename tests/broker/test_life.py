@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -145,6 +146,21 @@ def test_stop_lets_what_runs_end_and_the_next_broker_start(broker: Broker, how: 
         assert client.run("echo on").stdout == b"on\n"
     broker.cli("stop")
     within(5, lambda: [path.name for path in broker.runtime.iterdir()] == ["state"])
+
+
+def test_status_tells_what_there_is(broker: Broker) -> None:
+    assert json.loads(broker.cli("status", "--json").stdout) == []
+    pid = broker.start()
+    with broker.client() as client:
+        client.open()
+        client.run("true")
+        (one,) = json.loads(broker.cli("status", "--json").stdout)
+        assert one["pid"] == pid and 1 << 20 < one["rss_bytes"] < 40 << 20
+        (agent,) = one["agents"]
+        assert agent["label"] == "test container k" and agent["serves"] == "commands"
+        assert (agent["requests"], agent["running"]) == (1, 0) and agent["age"] >= agent["idle"]
+        shown = broker.cli("status").stdout
+        assert f"broker {pid}: 1 agent, " in shown and "test container k" in shown
 
 
 def test_asking_what_there_is_keeps_no_broker(broker: Broker) -> None:

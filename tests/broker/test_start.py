@@ -376,3 +376,38 @@ def test_a_build_has_a_broker_of_its_own(broker: Broker) -> None:
     within(3, lambda: not is_alive(first) and not is_alive(second))
     assert not broker.directory.exists()
     assert broker.cli("status").stdout == "no broker runs\n"
+
+
+@pytest.mark.parametrize(
+    "enter",
+    [
+        ["unshare", "--mount"],
+        ["unshare", "--net"],
+        ["unshare", "--user", "--map-root-user"],
+        ["unshare", "--pid", "--fork", "--mount-proc"],
+        ["setpriv", "--groups=0,4711"],
+    ],
+    ids=["mount", "net", "user", "pid", "groups"],
+)
+def test_namespaces_and_groups_have_a_broker_of_their_own(broker: Broker, enter: list[str]) -> None:
+    """What it would start there is not what a worker here would."""
+    own = broker.start()
+    # In a pid namespace the broker ends with this, its PID 1.
+    program = f"{START_ONE}\nsys.stdin.read()"
+    command = [*enter, sys.executable, "-u", "-c", program, sys.executable, str(PACKAGE)]
+    with subprocess.Popen(
+        command, env=broker.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as there:
+        assert there.stdout and there.stdin
+        assert there.stdout.readline().strip().isdigit()
+        names = [path for path in broker.directory.iterdir() if path.is_socket()]
+        assert len(names) == 2 and broker.start() == own
+        for path in names:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                # The kernel tells who listens, by the number that it has here.
+                peer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)
+                broker.pids.add(int.from_bytes(peer, sys.byteorder))
+        assert len(broker.pids) == 2
+        there.stdin.close()
+        assert there.wait(20) == 0
