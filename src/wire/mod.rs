@@ -29,9 +29,10 @@
 //! CANCEL                 ──────►  CANCEL               ──────►   TERM, then KILL; EXIT follows all the same
 //! ```
 //!
-//! The broker relays: it replaces ids, and knows nothing of what a head asks. A client whose connection closes has cancelled its requests.
-//! The broker answers GONE instead when the agent ended, or did not answer a ping, *before* the request was written to it (nothing ran: open
-//! another), and LOST when that happened after (the outcome is unknown: nobody repeats it).
+//! The broker relays: it replaces ids, and knows nothing of what a head asks; one without sense is refused by an EXIT that says that nothing
+//! ran. A client whose connection closes has cancelled its requests. The broker answers GONE instead when the agent
+//! ended, or did not answer a ping, *before* the request was written to it (nothing ran: open another), and LOST when that happened after
+//! (the outcome is unknown: nobody repeats it).
 //!
 //! # Who is there
 //!

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from support.frames import CREDIT, DATA, END, EXIT, STARTED, STDERR, STDOUT, WINDOW, Agent
+from support.frames import (
+    CREDIT,
+    DATA,
+    END,
+    EXIT,
+    REQUEST,
+    STARTED,
+    STDERR,
+    STDOUT,
+    WINDOW,
+    Agent,
+)
 
 MIB = 1 << 20
 PIPE = 64 << 10
@@ -195,6 +206,19 @@ def test_what_is_unknown_takes_the_plain_way(agent: Agent) -> None:
         "plain": "the agent does not know the operation dance"
     }
     assert agent.run("exit 1").exit == {"rc": 1}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"{", b"[]", b"{}", b'{"op":"\xff"}', b'{"op":[]}', b'{"op":"exec","shell":1}', b"[" * 99999],
+    ids=["no JSON", "no object", "no operation", "no text", "list", "no base64", "deep"],
+)
+def test_a_head_without_sense_is_nobody_elses_loss(new_agent: Agent, head: bytes) -> None:
+    """The broker passes heads on as they are, and others have requests on this stream."""
+    number = new_agent.start("read x; exit 3")
+    new_agent.send(REQUEST, 77, head)
+    assert new_agent.frame(EXIT, 77).head["plain"].startswith("the agent could not do it: ")
+    assert new_agent.finish(number, b"x\n").exit == {"rc": 3}
 
 
 def test_frames_of_an_ended_request_are_ignored(agent: Agent) -> None:
