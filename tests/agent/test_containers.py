@@ -15,6 +15,7 @@ import pytest
 from agent.conftest import Start
 from support import beds
 from support.frames import END, RETIRE, STARTED, Agent, Ended, without_own_signals
+from support.modules import Modules
 from support.targets import Runc
 
 MIB = 1 << 20
@@ -249,6 +250,34 @@ def test_short_of_memory_the_agent_goes_first(start: Start, runc: Runc) -> None:
         finally:
             application.kill()
             application.wait()
+
+
+def test_the_application_outlives_what_is_ours(start: Start, runc: Runc) -> None:
+    """It takes what it may have: the agents, with a warm interpreter among them, make room."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["resources"]["memory"] = {"limit": 200 * MIB}
+
+    with configured(runc, "agent-room", change) as container:
+        agent = start(*enter(runc, container))
+        with Modules(enter(runc, container)) as warm:
+            warm.module(b"'_ansiballz_main'")  # it is refused, and all is loaded
+            # Bit by bit, so that it alone always fits.
+            program = (
+                "import time; x = []\n"
+                "for i in range(175): x.append(b'x' * (1 << 20)); time.sleep(0.01)\n"
+                "time.sleep(1); print(len(x), 'and well')"
+            )
+            argv = [*runc.client, "exec", container, "python3", "-c", program]
+            application = subprocess.run(argv, capture_output=True, timeout=60)
+            assert application.stdout == b"175 and well\n", application
+            ended = 0
+            for one in (agent, warm):
+                try:
+                    one.ping()
+                except Ended:
+                    ended += 1
+            assert ended > 0
 
 
 def test_the_instance_is_that_of_the_container(start: Start, runc: Runc) -> None:

@@ -78,6 +78,28 @@ def test_64_mib_both_ways_at_once_stay_whole_and_take_no_memory(broker: Broker) 
         assert peak - before < 8 * MEBIBYTE
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("gibibytes", [0.5, pytest.param(5, marks=pytest.mark.soak)])
+def test_endless_output_stays_nowhere(broker: Broker, gibibytes: float) -> None:
+    """However much passes, neither the broker nor the agent keeps any of it."""
+    pid = broker.start()
+    left = int(gibibytes * 1024) * MEBIBYTE
+    with broker.client() as client:
+        client.open()
+        agent = client.status()["agents"][0]["client_pid"]
+        before = [rss(pid), rss(agent)]
+        number = client.start(f"head -c {left} /dev/zero")
+        client.frame(STARTED, number)
+        while left:
+            frame = client.kept.pop(0) if client.kept else client.next_frame()
+            assert frame.kind == STDOUT
+            left -= len(frame.payload)
+            client.send(CREDIT, number, struct.pack(">I", len(frame.payload)))
+        assert client.frame(EXIT, number).head == {"rc": 0}
+        grown = [rss(pid, "VmHWM") - before[0], rss(agent, "VmHWM") - before[1]]
+        assert max(grown) < 8 * MEBIBYTE, grown
+
+
 def test_a_slow_client_holds_up_nobody_and_fills_nothing(broker: Broker) -> None:
     pid = broker.start()
     with broker.client() as slow, broker.client() as quick:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.broker import PACKAGE, START_ONE, Broker, is_alive, within
+from support.broker import PACKAGE, START_ONE, STOP, Broker, is_alive, within
 from support.skip import cannot_run
 
 NOBODY = 65534
@@ -411,3 +411,17 @@ def test_namespaces_and_groups_have_a_broker_of_their_own(broker: Broker, enter:
         assert len(broker.pids) == 2
         there.stdin.close()
         assert there.wait(20) == 0
+
+
+def test_a_directory_that_is_removed_under_a_broker(broker: Broker) -> None:
+    """As at a logout: the next worker has a broker all the same, which the first leaves alone."""
+    first = broker.start()
+    with broker.client() as client:
+        client.open()
+        shutil.rmtree(broker.directory)
+        second = broker.start()
+        assert second != first
+        assert client.run("echo on").stdout == b"on\n"
+        client.ask(STOP)
+    within(9, lambda: not is_alive(first))
+    assert broker.socket.is_socket() and broker.start() == second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -104,17 +103,24 @@ def test_one_interpreter_for_text_and_file(
 
 @pytest.mark.timeout(300)
 def test_a_wrong_password_is_tried_once(target: Target, ansible: Ansible, tmp_path: Path) -> None:
-    """Accounts get locked: the container's own log shows one attempt for one task."""
+    """Accounts get locked: the container's own log shows one attempt for one task.
+
+    The interpreter that the right one opened before is there, and nobody else's.
+    """
     with entrances(target, tmp_path) as made:
         name = made["app"]["ansible_host"]
         log = "/var/log/gangway-sudo"
         target.run(name, f"umask 227; echo 'Defaults logfile={log}' >/etc/sudoers.d/log")
-        wrong = made["app"] | {"ansible_become_password": "s3cret-wrong"}
-        hosts = inventory.write(tmp_path / "hosts.json", all={"web": wrong})
         (play := tmp_path / "play.yml").write_text(BECOME.replace("20", "1"))
+        right = made["app"] | {"ansible_become_password": PASSWORD, "ansible_gangway_persist": 600}
+        hosts = inventory.write(tmp_path / "hosts.json", all={"web": right})
+        result = ansible.playbook(play, "-i", hosts, env=target.env)
+        assert result.rc == 0 and interpreters() == 1, result
+        wrong = right | {"ansible_become_password": "s3cret-wrong"}
+        hosts = inventory.write(tmp_path / "hosts.json", all={"web": wrong})
         result = ansible.playbook(play, "-i", hosts, env=target.env)
         assert result.rc == 2 and "Incorrect sudo password" in result.stdout, result
         attempts = target.run(name, f"cat {log}").decode()
         assert len(re.findall("incorrect password attempt", attempts)) == 1, attempts
         assert "1 incorrect password attempt" in attempts, attempts
-    assert os.path.exists(play)
+        assert interpreters() == 1
