@@ -12,10 +12,26 @@ from pathlib import Path
 import pytest
 
 from agent.conftest import Start
-from support.frames import CREDIT, DATA, END, EXIT, PING, REQUEST, RETIRE, STARTED, Agent
+from support.frames import (
+    CREDIT,
+    DATA,
+    END,
+    EXIT,
+    PING,
+    REQUEST,
+    RETIRE,
+    STARTED,
+    STDOUT,
+    Agent,
+)
 
-# The waits of an agent that hears nothing, made short.
-IMPATIENT = "SILENCE, TICK = 1.2, 0.3"
+# The waits of an agent that hears nothing, made short; a busy machine may stand still for a second.
+SILENCE = 2.4
+IMPATIENT = f"SILENCE, TICK = {SILENCE}, 0.3"
+# Seconds for what happens at once: less than any wait of an agent that has missed it.
+AT_ONCE = 8
+# Seconds from TERM to KILL.
+GRACE = 3
 
 
 def wait_for(what: Callable[[], object], seconds: float = 10) -> None:
@@ -55,7 +71,7 @@ def test_cancel_ends_a_command(agent: Agent) -> None:
     agent.cancel(number)
     agent.cancel(number)
     assert agent.frame(EXIT, number).head == {"rc": 143}
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < AT_ONCE
     assert not lives(pid)
     assert agent.run("echo next").stdout == b"next\n"
 
@@ -67,7 +83,7 @@ def test_cancel_at_once_ends_a_command(new_agent: Agent) -> None:
         new_agent.cancel(number)
         begun = time.monotonic()
         assert new_agent.frame(EXIT, number).head == {"rc": 143}
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < AT_ONCE
 
 
 def test_a_cancelled_shell_runs_no_further_command(new_agent: Agent, tmp_path: Path) -> None:
@@ -92,13 +108,13 @@ def test_cancel_ends_the_session_and_nothing_else(new_agent: Agent, tmp_path: Pa
     )
     number, pid = started(new_agent, command)
     deaf, group, own = processes(tmp_path, "deaf", "group", "own")
-    new_agent.cancel(number)
-    wait_for(lambda: not lives(group), 2)  # timeout makes a group of its own, not a session
-    assert lives(pid) and lives(deaf)
     begun = time.monotonic()
+    new_agent.cancel(number)
+    wait_for(lambda: not lives(group))  # timeout makes a group of its own, not a session
+    assert (lives(pid) and lives(deaf)) or time.monotonic() - begun > GRACE
     assert new_agent.frame(EXIT, number).head == {"rc": 137}
-    assert 2 < time.monotonic() - begun < 4
-    wait_for(lambda: not lives(deaf), 1)
+    assert GRACE <= time.monotonic() - begun < GRACE + AT_ONCE
+    wait_for(lambda: not lives(deaf))
     assert lives(own)
     os.kill(own, signal.SIGKILL)
 
@@ -108,18 +124,20 @@ def test_cancel_ends_what_a_command_left_behind(new_agent: Agent, tmp_path: Path
     command = f"(trap '' TERM; echo $(exec sh -c 'echo $PPID') >{tmp_path}/deaf; sleep 60) & wait"
     number, _ = started(new_agent, command)
     (deaf,) = processes(tmp_path, "deaf")
+    begun = time.monotonic()
     new_agent.cancel(number)
     assert new_agent.frame(EXIT, number).head == {"rc": 143}
-    assert lives(deaf)
+    assert lives(deaf) or time.monotonic() - begun > GRACE
     new_agent.send(RETIRE)
     new_agent.rest()
-    assert not lives(deaf)
+    assert time.monotonic() - begun >= GRACE
+    wait_for(lambda: not lives(deaf))  # the kernel takes a moment
 
 
 def test_a_cancelled_command_that_writes_much_ends(new_agent: Agent) -> None:
     number = new_agent.start("trap '' PIPE; trap 'exit 9' TERM; while :; do echo xxxxxxxx; done")
     new_agent.send(DATA, number, bytes(200000))
-    time.sleep(0.5)
+    new_agent.frame(STDOUT, number)
     new_agent.cancel(number)
     assert new_agent.frame(EXIT, number).head == {"rc": 9}
 
@@ -133,8 +151,9 @@ def test_cancel_of_a_stopped_command(new_agent: Agent) -> None:
 
 def test_ping_is_answered_while_commands_are_busy(edge_agent: Agent) -> None:
     busy = [edge_agent.start("yes") for _ in range(3)]
-    time.sleep(0.2)
-    assert max(edge_agent.ping() for _ in range(20)) < 1
+    for number in busy:
+        edge_agent.frame(STDOUT, number)
+    assert sorted(edge_agent.ping() for _ in range(20))[10] < 1
     for number in busy:
         edge_agent.cancel(number)
         assert "rc" in edge_agent.frame(EXIT, number).head
@@ -157,7 +176,7 @@ def test_retired_without_work_it_ends_at_once(agent: Agent) -> None:
     agent.send(RETIRE)
     assert agent.rest() == []
     assert agent.wait(5) == 0
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < AT_ONCE
 
 
 def close(agent: Agent) -> None:
@@ -202,15 +221,15 @@ def test_a_command_whose_stream_is_lost(
     change = IMPATIENT if loss == "silence" else ""
     agent = start(newest, change=change, kill_on_disconnect=kill)
     busy = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2"
-    first = 2.5 if loss == "silence" else 0.6
+    first = 60 if kill else 2 * SILENCE if loss == "silence" else 0.6
     number, pid = started(agent, f"sleep {first}; {busy}; sleep 0.2; echo $? >{sign}; sleep 0.3")
     assert number == 1
     agent_pid = agent.hello["pid"]
     LOSSES[loss](agent)
     if kill:
-        wait_for(lambda: not lives(pid), 2.4 if loss == "silence" else 0.5)
-    wait_for(lambda: not lives(agent_pid), 8)
-    assert agent.wait(1) == 0
+        wait_for(lambda: not lives(pid), 30)
+    wait_for(lambda: not lives(agent_pid), 30)
+    assert agent.wait() == 0
     assert sign.exists() is not kill
     assert not lives(pid)
     assert len(agent.words.splitlines()) <= 1
@@ -233,19 +252,21 @@ def test_an_idle_agent_ends_with_its_stream(agent: Agent) -> None:
     agent.end()
     assert agent.wait() == 0
     assert agent.words == ""
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < AT_ONCE
 
 
 def test_in_silence_it_ends(start: Start, edge: str) -> None:
     agent = start(edge, change=IMPATIENT)
     begun = time.monotonic()
-    for _ in range(6):
+    for _ in range(8):
         time.sleep(0.4)
         agent.ping()
+    heard = time.monotonic()
+    assert heard - begun > SILENCE
     agent.rest()
-    assert 3.2 < time.monotonic() - begun < 6
+    assert SILENCE * 0.9 < time.monotonic() - heard < SILENCE + AT_ONCE
     assert agent.wait() == 0
-    assert agent.words == "gangway-agent: nothing came for 1 seconds\n"
+    assert agent.words == "gangway-agent: nothing came for 2 seconds\n"
 
 
 def test_frozen_it_is_not_ended_by_the_time_that_passed(start: Start, edge: str) -> None:
@@ -254,7 +275,7 @@ def test_frozen_it_is_not_ended_by_the_time_that_passed(start: Start, edge: str)
     agent.frame(STARTED, number)
     for late in (False, True):
         os.kill(agent.hello["pid"], signal.SIGSTOP)
-        time.sleep(2.5)
+        time.sleep(SILENCE + 1)
         if not late:
             agent.send(PING)  # it lies there when the agent goes on
         os.kill(agent.hello["pid"], signal.SIGCONT)

@@ -54,7 +54,7 @@ def test_an_agent_stays_while_its_play_lives_then_for_persist_seconds(broker: Br
     ours.wait()
     begun = time.monotonic()
     within(5, lambda: not is_alive(agent["client_pid"]))
-    assert 1.4 < time.monotonic() - begun < 3
+    assert 1.4 < time.monotonic() - begun < 12
     within(2, lambda: children(pid) == [])
     within(8, lambda: not is_alive(pid))
     assert [path.name for path in broker.runtime.iterdir()] == ["state"]
@@ -85,20 +85,20 @@ def test_reset_retires_the_agents_of_its_target(broker: Broker) -> None:
         kept = other.open(key="other", target="other")
         idle = client.open(key="idle")
         old = client.open()
-        number = client.start("sleep 1; echo done")
+        number = client.start("read x; echo done")
         client.frame(STARTED, number)
         refused = client.acquire("refused")
         client.answer(refused)
         client.send(GIVE_UP, refused, {"reason": "no Python was found"})
         begun = time.monotonic()
         client.ask(RESET, {"target": "t"})
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
         (gone,) = [client.start("echo no")]
         assert client.answer(gone).kind == GONE
         assert client.answer(client.acquire("refused")).kind == START
         assert client.open() not in (old, idle)
         client.agent = old
-        assert client.finish(number).stdout == b"done\n"
+        assert client.finish(number, b"\n").stdout == b"done\n"
         within(5, lambda: len(other.status()["agents"]) == 3)  # one of them is being opened
         assert other.run("echo still").stdout == b"still\n" and other.open(key="other") == kept
 
@@ -168,7 +168,7 @@ def test_asking_what_there_is_keeps_no_broker(broker: Broker) -> None:
     pid = broker.start()
     with broker.client() as client:
         client.status()
-        end = time.monotonic() + 9
+        end = time.monotonic() + 30
         while is_alive(pid):
             assert time.monotonic() < end
             assert broker.cli("status", "--json").returncode == 0
@@ -232,7 +232,7 @@ def test_an_agent_that_does_not_end_is_killed(broker: Broker) -> None:
         begun = time.monotonic()
         client.ask(RESET, {"target": "t"})
         within(8, lambda: not is_alive(agent["client_pid"]))
-        assert 4.5 < time.monotonic() - begun < 7
+        assert 4.5 < time.monotonic() - begun < 25
         within(1, lambda: children(pid) == [])
 
 

@@ -72,14 +72,13 @@ def test_nothing_is_left_when_nobody_needs_it(broker: Broker) -> None:
 def test_it_has_nothing_of_its_starter(broker: Broker) -> None:
     secret = {"ANSIBLE_BECOME_PASS": "secret", **broker.env}
     hold, write = os.pipe()
-    begun = time.monotonic()
     starter = broker.starter(env=secret, pass_fds=[write], preexec_fn=lambda: os.umask(0))
     os.close(write)
     out, err = starter.communicate(timeout=30)  # its stdout and stderr reach their ends
     assert not err
     pid = int(out)
     broker.pids.add(pid)
-    assert os.read(hold, 1) == b"" and time.monotonic() - begun < 4
+    assert os.read(hold, 1) == b"" and is_alive(pid)
     os.close(hold)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -142,7 +141,7 @@ def test_a_start_is_interrupted_at_once(broker: Broker) -> None:
     begun = time.monotonic()
     starter.send_signal(signal.SIGINT)
     _, err = starter.communicate(timeout=10)
-    assert "KeyboardInterrupt" in err and time.monotonic() - begun < 2
+    assert "KeyboardInterrupt" in err and time.monotonic() - begun < 8
 
 
 def _not_ours(directory: Path) -> None:
@@ -345,7 +344,7 @@ def test_garbage_on_the_socket_is_no_broker(
             f"no broker can be used: what listens on {name} is no broker of this version "
             f"({why}): end it, or remove that file"
         )
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         shown = broker.cli("status")
         assert shown.returncode == 1 and why in shown.stderr
 
