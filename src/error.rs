@@ -95,6 +95,10 @@ pub enum Error {
     Unverifiable { target: String },
     #[error("{target}: cannot fetch {path:?}: {said}")]
     Fetch { target: String, path: String, said: String },
+    #[error(
+        "{target}: the stream was lost while {path:?} was read ({said}): check the engine and the network"
+    )]
+    FetchLost { target: String, path: String, said: String },
     #[error("{target}: cannot fetch {path:?}: no such file in the container")]
     RemoteMissing { target: String, path: String },
     #[error("file or module does not exist: {}", path.display())]
@@ -133,6 +137,7 @@ impl Error {
             | Self::EngineFailed { .. }
             | Self::StartTimeout { .. }
             | Self::OutcomeUnknown { .. }
+            | Self::FetchLost { .. }
             | Self::Stalled { .. }
             | Self::BecomeTimeout { .. } => Class::Connection,
             Self::RemoteMissing { .. } | Self::LocalMissing { .. } => Class::FileMissing,

@@ -75,8 +75,14 @@ pub(super) fn fetch_file(
             }
         }
         if let Some(code) = ended {
-            running.without_mark(session, code, interrupt)?;
-            return Err(failed("it became shorter, or the stream was cut, while it was read"));
+            let error = match running.without_mark(session, code, interrupt) {
+                Ok(_) => failed("it became shorter, or the stream was cut, while it was read"),
+                Err(Error::OutcomeUnknown { target, said }) => {
+                    Error::FetchLost { target, path: shown(remote), said }
+                }
+                Err(error) => return Err(error),
+            };
+            return if destination.is_untouched() { Ok(Transferred::Lost(error)) } else { Err(error) };
         }
     }
 }
@@ -160,6 +166,11 @@ impl Destination {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         local(&self.path, self.file.write_all(bytes))
+    }
+
+    /// Whether there is still what was there before: a device has taken every byte.
+    fn is_untouched(&self) -> bool {
+        self.temporary.is_some()
     }
 
     pub(super) fn keep(&mut self) -> Result<()> {

@@ -256,10 +256,15 @@ impl Session {
     }
 
     /// Transfers with the sum that the container has; nothing is transferred in an attempt that finds it has another.
+    ///
+    /// An attempt that lost bytes and changed nothing is made once more: kubectl loses the end of a stream now and then.
     fn summing(&mut self, mut transfer: impl FnMut(&Self) -> Result<Transferred>) -> Result<Option<String>> {
+        let mut again = true;
         loop {
             match transfer(self)? {
                 Transferred::Whole(note) => return Ok(note.map(|note| one_line(&note))),
+                Transferred::Lost(_) if again => again = false,
+                Transferred::Lost(error) => return Err(error),
                 Transferred::Unsummed => {
                     let target = self.target();
                     self.sums_by = self.sums_by.next().ok_or(Error::Unverifiable { target })?;
@@ -284,6 +289,8 @@ enum Transferred {
     Whole(Option<String>),
     /// The container has no such tool to sum with; nothing was transferred.
     Unsummed,
+    /// Not all of it arrived, and nothing was changed by that.
+    Lost(Error),
 }
 
 impl Transferred {

@@ -59,6 +59,9 @@ pub(super) fn put_file(
                 "replaced" => Err(failed(session.target(), remote, REPLACED)),
                 "ok" if session.sums_by == SumKind::Length => Ok(Transferred::by_length(remote)),
                 "ok" => Ok(Transferred::Whole(None)),
+                _ if text.starts_with("incomplete: ") => {
+                    Ok(Transferred::Lost(failed(session.target(), remote, &text)))
+                }
                 _ if text.starts_with("ok, ") || text.starts_with("in place: ") => {
                     Ok(Transferred::Whole(Some(note())))
                 }
@@ -105,8 +108,10 @@ fn sum_of(file: &mut File, path: &Path, kind: SumKind, interrupt: &mut dyn Inter
 
 pub(super) fn failed(target: String, remote: &[u8], text: &str) -> Error {
     let path = shown(remote);
-    match text.strip_prefix("broken: ") {
-        Some(reason) => Error::PutInPlace { target, path, said: said(reason.as_bytes()) },
-        None => Error::Put { target, path, said: said(text.trim_start_matches("failed: ").as_bytes()) },
+    let (kind, reason) = text.split_once(": ").unwrap_or(("", text));
+    match kind {
+        "broken" => Error::PutInPlace { target, path, said: said(reason.as_bytes()) },
+        "failed" | "incomplete" => Error::Put { target, path, said: said(reason.as_bytes()) },
+        _ => Error::Put { target, path, said: said(text.as_bytes()) },
     }
 }

@@ -102,8 +102,8 @@ impl Script {
 
     /// Reads stdin into the file `path`: `length` bytes with the sum `sum`, or the file is as it was.
     ///
-    /// Says on stdout: `replaced`: this is not the instance of the container that an agent called `instance`; `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `broken: REASON` (a write in place
-    /// failed), or, before anything is read, `unsummed`: the container does not have this way to sum.
+    /// Says on stdout: `replaced`: this is not the instance of the container that an agent called `instance`; `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `incomplete: REASON` (so it is here, and
+    /// it may be tried again), `broken: REASON` (a write in place failed), or, before anything is read, `unsummed`: the container does not have this way to sum.
     pub fn put(nonce: &str, instance: &str, path: &[u8], by: SumKind, length: u64, sum: &str) -> Self {
         let length = length.to_string();
         let program = format!("{MARK}{}{}{PUT}", only_in(instance), by.functions());
@@ -225,7 +225,7 @@ q(){ trap '' HUP INT PIPE TERM;[ "$t" ]&&rm -f "$t";m "$1";exit 1;}
 f(){ q "failed: $1";}
 b(){ [ "$t" ]&&f "$1";q "broken: $1";}
 a(){ [ ! -f "$d" ]||e=$( (: >>"$d") 2>&1)||{ rm -f "$n";f "${e##*: }";};}
-v(){ k=$(c "$1");[ "$k" = "$2 $3" ]||b "it arrived incomplete or changed (sum and length are $k, not $2 $3)";}
+v(){ k=$(c "$1");[ "$k" = "$2 $3" ]&&return;k="it arrived incomplete or changed (sum and length are $k, not $2 $3)";[ "$t" ]||b "$k";q "incomplete: $k";}
 trap 'q "failed: interrupted"' HUP INT PIPE TERM
 if [ -L "$d" ];then d=$(readlink -f "$d"&&echo .)||f "it is a link that cannot be followed";d=${d%??};fi
 if [ -d "$d" ];then f "it is a directory";elif [ -p "$d" ]||[ -S "$d" ];then f "it is a FIFO or a socket";fi

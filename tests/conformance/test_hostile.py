@@ -63,7 +63,7 @@ def test_far_too_much_where_a_file_is_expected(
         ("k1 99999999999999999999999", "the container cannot sum it"),
         ("k1 -1", "the container cannot sum it"),
         ("k", "the container cannot sum it"),
-        ("k1 5", "the stream to the running command was lost"),
+        ("k1 5", "the stream was lost while \"/etc/passwd\" was read"),
         ("", "it said nothing"),
         ("p\\033[31mred\\033[0m", r"cannot fetch \"/etc/passwd\": \[31mred\[0m"),
     ],

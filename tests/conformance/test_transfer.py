@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ def quoted(path: bytes) -> str:
     return shlex.quote(path.decode())
 
 
+def length_and_sum(data: bytes) -> tuple[int, str]:
+    """Return what `Target.sum` says of a file that holds this."""
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
 @pytest.mark.parametrize("container", ["target", "busybox"])
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 3_000_000])
 def test_sizes(target: Target, tmp_path: Path, size: int, container: str) -> None:
@@ -55,7 +61,7 @@ def test_sizes(target: Target, tmp_path: Path, size: int, container: str) -> Non
     session = target.session(container)
     remote = b"/tmp/gangway-size"
     assert session.put_file(bytes(local), remote) is None
-    assert target.run(container, "cat /tmp/gangway-size") == local.read_bytes()
+    assert target.sum(container, "/tmp/gangway-size") == length_and_sum(local.read_bytes())
     assert session.fetch_file(remote, bytes(back)) is None
     assert back.read_bytes() == local.read_bytes()
     target.run(container, "rm /tmp/gangway-size")
@@ -202,6 +208,58 @@ def test_a_log_that_grows(target: Target, tmp_path: Path, place: bytes) -> None:
     target.run("target", f"rm {log}")
     expected = b"".join(b"%d\n" % number for number in range(1, 300_001))
     assert back.read_bytes().startswith(expected)
+
+
+# The engine's client, which loses all but the first megabyte of as many execs as a file says.
+LOSSY = """#!/bin/sh
+left=$(cat '{left}')
+case " $* " in *" exec "*);; *) left=0;; esac
+test "$left" -gt 0 || exec '{client}' "$@"
+echo $((left - 1)) >'{left}'
+case {way} in
+put) head -c 1000000 | '{client}' "$@";;
+fetch) '{client}' "$@" | {{ head -c 1000000; cat >/dev/null; }};;
+esac
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("way", ["put", "fetch"])
+def test_a_client_that_loses_bytes(
+    target: Target, tmp_path: Path, place: bytes, way: str, times: int
+) -> None:
+    """And exits 0, as kubectl may. Nothing was changed yet, so the file is sent again; once."""
+    local, left, client = tmp_path / "local", tmp_path / "left", tmp_path / "client"
+    remote = quoted(place + b"/file")
+    mine, theirs = os.urandom(2_000_000), os.urandom(2_100_000)
+    local.write_bytes(mine)
+    target.run("target", f"cat >{remote}", theirs)
+    left.write_text("0")
+    client.write_text(LOSSY.format(left=left, client=target.client[0], way=way))
+    client.chmod(0o755)
+    session = target.session(executable=bytes(client))
+    session.exec_command(b"true")
+    left.write_text(f"{times}")
+    call = session.put_file if way == "put" else session.fetch_file
+    paths = [bytes(local), place + b"/file"][:: 1 if way == "put" else -1]
+    if times == 1:
+        assert call(*paths) is None
+        expected = mine if way == "put" else theirs
+        assert local.read_bytes() == expected
+        assert target.sum("target", remote) == length_and_sum(expected)
+    else:
+        error, said = {
+            "put": (_core.Error, "it arrived incomplete or changed .*; nothing there was changed"),
+            "fetch": (_core.ConnectionFailed, "the stream was lost while .* was read"),
+        }[way]
+        with pytest.raises(_core.Error, match=said) as raised:
+            call(*paths)
+        assert type(raised.value) is error
+        assert local.read_bytes() == mine
+        assert target.sum("target", remote) == length_and_sum(theirs)
+    assert left.read_text() == "0\n"
+    assert listing(target, place) == [b"file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["client", "left", "local"]
 
 
 # A PATH that lacks tools is given by extra_env, which in a pod is for commands only.
