@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_far_too_much_where_a_file_is_expected(
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 64 << 10, f"{grown} KiB"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lie_about_who_is_to_be_ended(target: Target, tmp_path: Path) -> None:
+    """-1 would be everybody: whoever can say so may not be root, and the one who kills is."""
+    with target.container("gangway-liar-ends", image="busybox") as name:
+        target.run(name, "setsid sleep 5000 >/dev/null 2>&1 &")
+        real = 'case $2 in *"kill -TERM"*) exec /bin/busybox ash "$@";; esac;'
+        lie(target, name, f"{real} {START} exec head -c 67108864 /dev/zero")
+        with pytest.raises(_core.Error, match="wrote more than 1048576 bytes and was ended"):
+            target.session(name).fetch_file(b"/etc/passwd", bytes(tmp_path / "file"))
+        time.sleep(2)  # the one who kills is not waited for
+        look = "grep -ls '^sleep.5000' /proc/[0-9]*/cmdline"
+        argv = target.command(name, "/bin/busybox", "sh", "-c", look)
+        env = beds.environment(target.env)
+        assert subprocess.run(argv, stdout=-1, env=env, timeout=30).stdout.count(b"/proc/") == 1
 
 
 @pytest.mark.parametrize(
