@@ -21,11 +21,9 @@ from support.alive import written
 from support.ansible import Ansible
 from support.targets import Target
 
-pytestmark = [
-    pytest.mark.parametrize("by_path", ["agent"], indirect=True),
-    # The engine that needs the least; what is tested is the broker and the agent.
-    pytest.mark.parametrize("target", ["runc"], indirect=True),
-]
+pytestmark = pytest.mark.parametrize("by_path", ["agent"], indirect=True)
+# The engine that needs the least, where what is tested is the broker and the agent.
+on_runc = pytest.mark.parametrize("target", ["runc"], indirect=True)
 
 UNKNOWN = "its outcome is unknown and it was not repeated"
 # Part of the command line of every agent.
@@ -80,6 +78,17 @@ def test_nothing_is_left(target: Target, ansible: Ansible, control: Path, tmp_pa
         assert after - before <= {b".ansible"}  # Ansible's own
 
 
+def test_a_killed_broker_leaves_no_agent(target: Target, control: Path) -> None:
+    """They see the end of their stream, and are not there for the minute that they wait in vain."""
+    with target.container(f"gangway-orphan-{os.getpid()}") as name:
+        target.session(name).exec_command(b"true")
+        [broker] = brokers()
+        assert len(agents_in(target, name)) == 1
+        os.kill(broker["pid"], signal.SIGKILL)
+        wait_until(lambda: agents_in(target, name) == [], "the agent is gone", 30)
+
+
+@on_runc
 def test_reset_connection_ends_the_agents(
     target: Target, ansible: Ansible, control: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +108,7 @@ def test_reset_connection_ends_the_agents(
         assert result.rc == 0, str(result)
 
 
+@on_runc
 @pytest.mark.parametrize("broken", ["broker", "agent", "client"])
 def test_what_is_killed_under_a_command(target: Target, control: Path, broken: str) -> None:
     """The outcome is unknown, nothing is run twice, and the next call works."""

@@ -1,11 +1,13 @@
 """A timeout, Ctrl-C or SIGTERM ends the caller soon, and the command in the container with it.
 
-SIGKILL of the caller is the exception: nothing of it is left that could end the command, and no
-engine's client does (README.md says so).
+SIGHUP and SIGKILL, of which no caller learns, are the exception on the direct path: nothing is left
+that could end the command, and no engine's client does (README.md says so).
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -13,16 +15,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support import beds
+from support import beds, inventory, processes
 from support.alive import ended_within, written
-from support.ansible import Ansible
+from support.ansible import IS_NEWEST, Ansible
 from support.targets import Target
 
-# Generous for a loaded machine; what is meant is 1 s for the caller and 5 s for the command.
-CALLER, COMMAND = 10, 15
+# Generous for a loaded machine; what is meant is 5 s for the command.
+CALLER, COMMAND = 20, 15
+# For the caller; on a machine that does other things, too, in one of several attempts.
+SOON = 1.0
+NUMBERS = itertools.count()
+# What a handler of Python's can be for.
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 # A worker of Ansible's handles both signals so: nothing after the handler runs.
 WORKER = """
@@ -41,6 +49,12 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.fixture
+def nap() -> str:
+    """Return a command that nobody else runs."""
+    return f"sleep 800.{os.getpid()}{next(NUMBERS):03}"
+
+
 def mark(target: Target) -> str:
     """Return the path of a file that is not there yet."""
     path = f"/tmp/gangway-interrupt-{os.getpid()}"
@@ -48,15 +62,35 @@ def mark(target: Target) -> str:
     return path
 
 
+# What is still there after SIGKILL is the broker, which sees the worker's connection close.
+SIGNALS = {
+    "direct": [signal.SIGINT, signal.SIGTERM],
+    "agent": [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL],
+}
+
+
 @pytest.mark.parametrize("handler", ["exits", "python's own"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_to_a_worker(target: Target, number: signal.Signals, handler: str) -> None:
-    """Whatever the worker's handler does, the command is ended before it runs."""
-    if (number, handler) == (signal.SIGTERM, "python's own"):
+@pytest.mark.parametrize("number", SIGNALS["agent"], ids=lambda number: number.name)
+def test_a_signal_to_a_worker(
+    target: Target, nap: str, number: signal.Signals, handler: str
+) -> None:
+    """Whatever the worker's handler does, the command is ended, and all that it started."""
+    if number not in SIGNALS[target.path] or (number not in CAUGHT and handler == "exits"):
+        return
+    if (target.path, number, handler) == ("direct", signal.SIGTERM, "python's own"):
         # Python has none: the kernel ends the worker at once, as with SIGKILL. Ansible has one.
         return
+    seconds = []
+    while not seconds or (min(seconds) > SOON and len(seconds) < 4):
+        seconds.append(interrupted(target, nap, number, handler))
+    assert min(seconds) < SOON, seconds
+
+
+def interrupted(target: Target, nap: str, number: signal.Signals, handler: str) -> float:
+    """Send a signal to a worker while its command runs; return the seconds until it has ended."""
     path = mark(target)
-    command = f"echo $$ >{path}; sleep 300; echo over >{path}"
+    more = f"{nap} & (trap '' HUP; {nap}; true) | cat &"
+    command = f"{more} echo $$ >{path}; {nap}; echo over >{path}"
     argument = json.dumps([target.recipe, command])
     tests = str(Path(__file__).parent.parent)
     worker = subprocess.Popen(
@@ -66,13 +100,17 @@ def test_a_signal_to_a_worker(target: Target, number: signal.Signals, handler: s
         preexec_fn=heed_interrupts,
     )
     try:
-        pid = written(target, path)
+        written(target, path)
+        started = time.monotonic()
         worker.send_signal(number)
         status = worker.wait(CALLER)
+        seconds = time.monotonic() - started
     finally:
         worker.kill()
     assert status == 41 if handler == "exits" else status != 0
-    assert ended_within(target, pid, COMMAND)
+    processes.wait_until_gone(target, "target", nap, COMMAND)
+    assert target.run("target", f"cat {path}") != b"over\n"
+    return seconds
 
 
 def test_a_signal_before_the_command_runs(target: Target) -> None:
@@ -100,22 +138,34 @@ def test_a_signal_before_the_command_runs(target: Target) -> None:
     assert not pid or ended_within(target, pid, COMMAND)
 
 
-def test_ctrl_c_on_a_play(target: Target, ansible: Ansible, tmp_path: Path) -> None:
-    """ansible-playbook ends, and so does the command."""
-    path = mark(target)
-    play = [
-        {
-            "hosts": "all",
-            "gather_facts": False,
-            "tasks": [{"ansible.builtin.raw": f"echo $$ >{path}; sleep 300"}],
-        }
-    ]
-    (tmp_path / "play.yml").write_text(json.dumps(play))
-    inventory = {"all": {"hosts": {"box": target.variables("target")}}}
-    (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
+# Each way to run something, by host; the last two are another user's processes.
+WAYS: dict[str, dict[str, Any]] = {
+    "raw": {"command": "raw"},
+    "module": {},
+    "file": {"ansible_pipelining": False},
+    "sudo": {"ansible_become": True, "ansible_become_user": "app"},
+    "su": {"ansible_become": True, "ansible_become_user": "app", "ansible_become_method": "su"},
+}
+
+
+@pytest.mark.parametrize("number", SIGNALS["agent"], ids=lambda number: number.name)
+def test_a_signal_to_a_play(
+    target: Target, ansible: Ansible, tmp_path: Path, nap: str, number: signal.Signals
+) -> None:
+    """It ends, and so do its commands; or its workers are struck, by what they do not catch."""
+    if number not in SIGNALS[target.path]:
+        return
+    if (target.path, number) == ("direct", signal.SIGTERM) and not IS_NEWEST:
+        return  # workers of older ansible-cores do not catch it
+    task = {"when": "command | default('command') == 'command'", "ansible.builtin.command": nap}
+    raw = {"when": "command | default('command') == 'raw'", "ansible.builtin.raw": nap}
+    play = [{"hosts": "all", "gather_facts": False, "strategy": "free", "tasks": [raw, task]}]
+    (tmp_path / "play.json").write_text(json.dumps(play))
+    common = target.variables("target") | inventory.PYTHON
+    hosts = {way: common | variables for way, variables in WAYS.items()}
+    file = inventory.write(tmp_path / "hosts.json", all=hosts)
     playbook = subprocess.Popen(
-        [ansible.bin_dir / "ansible-playbook", "-i", "inventory.yml", "play.yml"],
-        cwd=tmp_path,
+        [ansible.bin_dir / "ansible-playbook", "-i", file, "--forks=9", tmp_path / "play.json"],
         env=beds.environment(target.env) | {"HOME": str(ansible.home), "LC_ALL": "C.UTF-8"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -124,9 +174,20 @@ def test_ctrl_c_on_a_play(target: Target, ansible: Ansible, tmp_path: Path) -> N
         preexec_fn=heed_interrupts,
     )
     try:
-        pid = written(target, path)
-        os.killpg(playbook.pid, signal.SIGINT)  # as a terminal does
-        playbook.wait(CALLER)
+        end = time.monotonic() + 60
+        while len(processes.running(target, "target", nap)) < len(WAYS):
+            assert time.monotonic() < end, processes.running(target, "target", nap)
+            assert playbook.poll() is None
+            time.sleep(0.2)
+        if number in CAUGHT:
+            os.killpg(playbook.pid, number)  # as a terminal does
+            playbook.wait(CALLER)
+        else:  # ansible-core itself lets workers go on without their main process
+            children = Path(f"/proc/{playbook.pid}/task/{playbook.pid}/children").read_text()
+            for worker in map(int, children.split()):
+                os.kill(worker, number)
+        processes.wait_until_gone(target, "target", nap, COMMAND)
     finally:
-        playbook.kill()
-    assert ended_within(target, pid, COMMAND)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(playbook.pid, signal.SIGKILL)
+        playbook.wait()
