@@ -266,6 +266,7 @@ class Module(Request):
     def _start(self):
         program = parse(self._parts)
         program.path = self._path
+        load_library(self.agent, program.archive)
         start(self.agent, self.number, program, self._env)
         compile_later(self.agent, program.archive)
 

@@ -16,14 +16,15 @@ class Library:
     is where a new interpreter is behind that import, provided its archive has the same files.
     """
 
-    def __init__(self, codes):
-        """Import; `codes` are those of an archive's files, by path."""
+    def __init__(self, archive):
+        """Import; the archive still has its sources."""
         import importlib
 
-        self._codes = codes
+        self._archive = archive
+        self._codes = {}  # of the files that were imported, by path
         self._loaded = []  # modules whose code ran here, with their specs
         entry = "ansible.module_utils._internal._ansiballz._loader"
-        if entry.replace(".", "/") + ".py" not in codes:
+        if entry.replace(".", "/") + ".py" not in archive.digests:
             entry = BASIC[:-3].replace("/", ".")
         finders = list(sys.meta_path)
         sys.meta_path.insert(0, self)
@@ -42,6 +43,7 @@ class Library:
             if any(value is root for value in vars(module).values() for root in roots):
                 raise ImportError("a module keeps a package that each task has for itself")
         self._modules = found  # not all were loaded here: a name may stand for another module
+        self._archive = None
         self.paths = [spec.origin[len(NOWHERE) :] for _, spec in self._loaded]
 
     def find_spec(self, name, path=None, target=None):
@@ -49,12 +51,17 @@ class Library:
         from importlib.util import spec_from_file_location
 
         path = name.replace(".", "/")
-        if path + "/__init__.py" in self._codes:
+        archive = self._archive
+        if path + "/__init__.py" in archive.digests:
             file, places = path + "/__init__.py", [NOWHERE + path]
-        elif path + ".py" in self._codes:
+        elif path + ".py" in archive.digests:
             file, places = path + ".py", None
         else:
             return None
+        code = compile_file(file, archive.digests[file], archive.sources[file])
+        if code is None:
+            return None
+        self._codes[file] = code
         return spec_from_file_location(
             name, NOWHERE + file, loader=self, submodule_search_locations=places
         )
@@ -191,28 +198,30 @@ def side_effects():
     )
 
 
-def load_library(archive):
-    """Import the library from an archive whose files are compiled; once, in an idle moment."""
+def load_library(agent, archive):
+    """Import the library from the first archive that has it; Unable if that spoils the interpreter.
+
+    The task would import it itself in the same time, and the next one would have to wait for this.
+    """
     template = TEMPLATE
-    if template.library is not None or BASIC not in archive.digests:
+    if not COMPILES or template.library is not None or BASIC not in archive.digests:
         return
-    files = archive.digests.items()
-    codes = {path: template.codes[path, d] for path, d in files if (path, d) in template.codes}
     template.library = False
     modules, process = snapshot(), side_effects()
     try:
-        library = Library(codes)
+        library = Library(archive)
     except (Exception, SystemExit):  # the task's to report
         library = False
     exclusive = difference(modules)
     if side_effects() != process or (exclusive and not library):
         template.refused = "the import of its library changes the process"
+        raise Unable(template.refused)
     if library:
         library.exclusive = exclusive
         library.digests = [(path, archive.digests[path]) for path in library.paths]
         template.library = library
     template.made += 1
-    template.settle()
+    template.later(agent, template.settle)
 
 
 def library_for(archive):

@@ -198,19 +198,18 @@ def compile_later(agent, archive):
             if source is not None:
                 TEMPLATE.later(agent, lambda p=path, d=digest, s=source: compile_file(p, d, s))
     archive.sources = {}
-    if TEMPLATE.library is None:
-        TEMPLATE.later(agent, lambda: load_library(archive))
     # Not while a short task runs, which would have to share the processor.
     agent.at(0.012, lambda: TEMPLATE.later(agent, lambda: None))
 
 
 def compile_file(path, digest, source):
-    """Keep the code of a file as zipimport compiles it, unless the compiler warns."""
+    """Return, and keep, the code of a file as zipimport compiles it; None if the compiler warns."""
     import warnings
     import zipimport
 
-    if (path, digest) in TEMPLATE.codes:
-        return
+    code = TEMPLATE.codes.get((path, digest))
+    if code:
+        return code
     if TEMPLATE.sources + len(source) > MOST_SOURCE:
         TEMPLATE.codes.clear()
         TEMPLATE.sources = 0
@@ -220,10 +219,11 @@ def compile_file(path, digest, source):
         try:
             code = zipimport._compile_source(path, source)
         except Exception:  # the task's to report
-            return
+            return None
     TEMPLATE.codes[path, digest] = code
     TEMPLATE.made += 1
     TEMPLATE.sources += len(source)
+    return code
 
 
 def use_compiled():

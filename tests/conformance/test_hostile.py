@@ -79,7 +79,7 @@ def test_a_lie_about_who_is_to_be_ended(target: Target, tmp_path: Path) -> None:
         ("k1 99999999999999999999999", "the container cannot sum it"),
         ("k1 -1", "the container cannot sum it"),
         ("k", "the container cannot sum it"),
-        ("k1 5", "the stream was lost while \"/etc/passwd\" was read"),
+        ("k1 5", 'the stream was lost while "/etc/passwd" was read'),
         ("", "it said nothing"),
         ("p\\033[31mred\\033[0m", r"cannot fetch \"/etc/passwd\": \[31mred\[0m"),
     ],

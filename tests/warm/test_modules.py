@@ -165,10 +165,8 @@ Library.give = tell(Library.give, b"library ")
 
 def test_the_library_is_imported_ahead(newest: str, texts: list[bytes]) -> None:
     with Modules([newest], change=TELL) as warm:
-        assert warm.module(texts[0]).stderr == b""
-        time.sleep(3)
         reset()
-        for text in texts[:14]:
+        for text in texts[:14]:  # also for the first one
             result = warm.module(text)
             assert result.exit == {"rc": 0}
             assert result.stderr.startswith(b"library ")
