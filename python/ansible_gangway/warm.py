@@ -98,6 +98,8 @@ class Template:
         self.refused = unfit(agent.environment)
         if self.refused:
             return
+        # What the line names may be a program that runs the interpreter.
+        SYSTEM_FILES.append(find_program(agent.config.get("interpreter"), agent.environment))
         self.seen = look_at_files()
         import importlib
 
@@ -178,6 +180,13 @@ def look_at(path):
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def find_program(name, environment):
+    """Return the path of the program that a shell runs by this name; None if there is none."""
+    import shutil
+
+    return name and shutil.which(os.fsdecode(name), path=os.fsdecode(environment.get(b"PATH", b"")))
 
 
 def look_at_files():

@@ -48,7 +48,14 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    pub(super) fn new(nonce: String, serves: Serves, always: bool, kill_on_disconnect: bool) -> Self {
+    /// `interpreter` is what the line names, to be watched for changes.
+    pub(super) fn new(
+        nonce: String,
+        serves: Serves,
+        always: bool,
+        kill_on_disconnect: bool,
+        interpreter: &[u8],
+    ) -> Self {
         let python = |flag: bool| if flag { "True" } else { "False" };
         let serving = match serves {
             Serves::Commands => COMMANDS,
@@ -58,11 +65,12 @@ impl Boot {
         let texts: Vec<_> =
             AGENT.iter().chain(serving).map(|text| serde_json::json!(text).to_string()).collect();
         let source = format!(
-            "for _s in {}:exec(_s)\ndel _s\n{LAST}({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\"}})\n",
+            "for _s in {}:exec(_s)\ndel _s\n{LAST}({{\"nonce\": \"{nonce}\", \"always\": {}, \"kill_on_disconnect\": {}, \"serves\": \"{}\", \"interpreter\": b\"{}\"}})\n",
             texts.join(","),
             python(always),
             python(kill_on_disconnect),
             serves.name(),
+            interpreter.escape_ascii(),
         );
         Self { nonce, source: source.into_bytes() }
     }
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn without_python_the_source_is_read_to_its_last_line() {
         for serves in [Serves::Commands, Serves::Modules] {
-            let boot = Boot::new("n".to_owned(), serves, true, false);
+            let boot = Boot::new("n".to_owned(), serves, true, false, b"python3");
             let line = String::from_utf8(boot.find_python(None)).unwrap();
             let line = line.replace("/usr/libexec/platform-python", "/nowhere/python");
             let mut child = Command::new("/usr/bin/timeout")
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn the_program_needs_no_escaping() {
         assert!(
-            !Boot::new("n".to_owned(), Serves::Modules, true, false)
+            !Boot::new("n".to_owned(), Serves::Modules, true, false, b"python3")
                 .program()
                 .contains(['\'', '"', '\n', '\\', '$', '`', '!'])
         );

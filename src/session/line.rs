@@ -44,6 +44,8 @@ pub(super) struct PythonLine {
     pub(super) env: Assignments,
     /// The module's file, which is in no opened line either; without one the program comes by stdin.
     pub(super) file: Option<Vec<u8>>,
+    /// The interpreter as the line names it.
+    pub(super) interpreter: Vec<u8>,
     line: Vec<u8>,
     id: Option<Vec<u8>>,
 }
@@ -51,10 +53,10 @@ pub(super) struct PythonLine {
 impl PythonLine {
     /// Understands `line`, or not.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let Appended { line: bare, env, file } = append(line, b"", DEEPEST)?;
+        let Appended { line: bare, env, file, interpreter } = append(line, b"", DEEPEST)?;
         let id = become_id(line);
         let key = replace(&bare, id.as_deref(), ID);
-        Some(Self { key, env, file, line: line.to_vec(), id })
+        Some(Self { key, env, file, interpreter, line: line.to_vec(), id })
     }
 
     /// The line that runs `python -c program` instead of `python` or `python file`, without [`Self::env`].
@@ -79,6 +81,7 @@ struct Appended {
     line: Vec<u8>,
     env: Assignments,
     file: Option<Vec<u8>>,
+    interpreter: Vec<u8>,
 }
 
 /// `line` with `added` behind its interpreter.
@@ -139,7 +142,8 @@ fn append(line: &[u8], added: &[u8], deeper: u32) -> Option<Appended> {
     out.extend_from_slice(&line[from..interpreter.range.end]);
     out.extend_from_slice(added);
     out.extend_from_slice(&line[last.range.end..]);
-    Some(Appended { line: out, env, file: file.and_then(Word::literal).map(<[u8]>::to_vec) })
+    let file = file.and_then(Word::literal).map(<[u8]>::to_vec);
+    Some(Appended { line: out, env, file, interpreter: interpreter.literal()?.to_vec() })
 }
 
 fn base(path: &[u8]) -> &[u8] {

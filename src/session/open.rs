@@ -248,7 +248,11 @@ impl<'a, 'p> Opening<'a, 'p> {
         let session = &*session;
         let random = |()| sys::nonce().map_err(|source| Error::Stream { target: session.target(), source });
         let serves = purpose.serves();
-        let boot = Boot::new(random(())?, serves, agents.always, agents.kill_on_disconnect);
+        let interpreter = match purpose {
+            Purpose::Commands => b"".as_slice(),
+            Purpose::Modules(line) => &line.interpreter,
+        };
+        let boot = Boot::new(random(())?, serves, agents.always, agents.kill_on_disconnect, interpreter);
         let (shell, line) = match purpose {
             Purpose::Commands => (b"/bin/sh".as_slice(), boot.find_python(agents.interpreter.as_deref())),
             Purpose::Modules(line) => {

@@ -10,7 +10,8 @@ from modules.test_ways import named
 from modules.twins import Twins
 from peers import installed
 
-GENERAL, POSIX = "community.general", "ansible.posix"
+GENERAL, POSIX, KUBERNETES = "community.general", "ansible.posix", "kubernetes.core"
+DOCKER, CRYPTO, MYSQL = "community.docker", "community.crypto", "community.mysql"
 INI = {"path": "/srv/work/ini", "section": "one", "option": "key"}
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a"
 TASKS: list[dict[str, Any]] = [
@@ -52,6 +53,19 @@ TASKS: list[dict[str, Any]] = [
     },
     {f"{POSIX}.mount": {"path": "/mnt/x", "src": "/x", "fstype": "ext4", "state": "present"}},
     {f"{POSIX}.mount": {"path": "/mnt/x", "state": "remounted"}},
+    # Without what they need in the container: they say so, through module_utils of their own.
+    {f"{KUBERNETES}.k8s_info": {"kind": "Pod", "namespace": "default"}},
+    {f"{KUBERNETES}.k8s": {"state": "absent", "kind": "Pod", "name": "a", "namespace": "b"}},
+    {f"{KUBERNETES}.k8s_exec": {"pod": "a", "namespace": "b", "command": "true"}},
+    {f"{KUBERNETES}.helm_info": {"name": "a", "namespace": "b"}},
+    {f"{KUBERNETES}.k8s_scale": {"kind": "Pod"}},
+    {f"{DOCKER}.docker_container_info": {"name": "a"}},
+    {f"{DOCKER}.docker_image_info": {"docker_host": "unix:///no/such"}},
+    {f"{DOCKER}.docker_compose_v2": {"project_src": "/no/such"}},
+    {f"{DOCKER}.current_container_facts": {}},
+    {f"{CRYPTO}.openssl_privatekey": {"path": "/srv/work/key.pem", "size": 2048}},
+    {f"{CRYPTO}.x509_certificate_info": {"path": "/no/such"}},
+    {f"{MYSQL}.mysql_info": {"login_unix_socket": "/no/such"}},
     {"ping": {}},
     {"process_state": {}},
 ]
