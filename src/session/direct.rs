@@ -210,9 +210,10 @@ pub(super) fn refused(session: &Session, refusal: &Refusal<'_>, interrupt: &mut 
 
 /// Ends the command whose shell has the process id `pid` in the container, at most until `until`. The engines' clients do not: the
 /// command of a killed `docker exec` goes on.
+///
+/// The number is the container's word: to `kill`, 1 would mean every process that there is.
 pub(super) fn kill(engines: &[Engine], pid: u32, until: Instant) {
-    // The container says which. No exec is its process 1, and to `kill`, -1 is everybody.
-    if pid < 2 {
+    if pid <= 1 {
         return;
     }
     let Ok(nonce) = sys::nonce() else { return };
