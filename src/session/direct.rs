@@ -154,13 +154,9 @@ impl Running<'_> {
                 Ok(Event::Ended(_) | Event::Deadline) | Err(_) => return,
             }
         }
-        let Some(pid) = self.started else { return };
-        // What sudo started for another user is root's to end. A root without CAP_KILL fails at once, then the user ends what is its
-        // own. Not the other way round: docker lets a second exec wait for seconds when the command's shell has ended and others
-        // of its processes have not.
-        let engines: Vec<Engine> =
-            [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten().collect();
-        kill(&engines, pid, until);
+        if let Some(pid) = self.started {
+            kill_as_any(session, pid, until);
+        }
     }
 
     /// Lets the engine's client end by itself for a moment, so that it reaps what it started, and gives back the two outputs.
@@ -206,6 +202,16 @@ pub(super) fn refused(session: &Session, refusal: &Refusal<'_>, interrupt: &mut 
         return session.engine.not_running(&state);
     }
     error
+}
+
+/// [`kill`] with whatever rights the session has.
+pub(super) fn kill_as_any(session: &Session, pid: u32, until: Instant) {
+    // What sudo started for another user is root's to end. A root without CAP_KILL fails at once, then the user ends what is its
+    // own. Not the other way round: docker lets a second exec wait for seconds when the command's shell has ended and others
+    // of its processes have not.
+    let engines: Vec<Engine> =
+        [session.engine.as_root(), Some(session.engine.clone())].into_iter().flatten().collect();
+    kill(&engines, pid, until);
 }
 
 /// Ends the command whose shell has the process id `pid` in the container, at most until `until`. The engines' clients do not: the

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::become_prompt::BecomePlugin;
 use super::boot::{Boot, Serves};
-use super::direct::{KILL_TIME, MOST_WORDS, kill, marked_failure, refused};
+use super::direct::{KILL_TIME, MOST_WORDS, kill_as_any, marked_failure, refused};
 use super::escalation::{Answer, Escalation};
 use super::key::{Place, keyed};
 use super::line::PythonLine;
@@ -297,10 +297,7 @@ impl<'a, 'p> Opening<'a, 'p> {
     fn run(mut self, interrupt: &mut dyn Interrupt) -> Result<Opened> {
         let opened = self.watch(interrupt);
         if let Some(pid) = self.pid {
-            let engine = &self.session.engine;
-            let engines: Vec<Engine> =
-                [engine.as_root(), Some(engine.clone())].into_iter().flatten().collect();
-            kill(&engines, pid, Instant::now() + KILL_TIME);
+            kill_as_any(self.session, pid, Instant::now() + KILL_TIME);
         }
         opened
     }

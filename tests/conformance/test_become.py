@@ -50,8 +50,8 @@ def case(variables: Case, ends: str, wanted: str, **become: str) -> Case:
 def matrix(target: Target, entrances: Entrances, method: str) -> dict[str, Case]:
     """Return what each kind of password leads to, by its name."""
     root, app = (entered(target, entrances, user, method) for user in ("root", "app"))
-    # Podman has no daemon: on a busy machine each of many commands at once takes seconds to start.
-    seconds = 10 if target.engine == "podman" else 3
+    # On a busy machine each of many commands at once takes seconds to start.
+    seconds = 3 if target.engine == "runc" else 10
     short = app | {f"ansible_{target.engine}_timeout": seconds}
     mute = rf"timeout \({seconds} s\) waiting for privilege escalation by {method}"
     cases = {
@@ -86,6 +86,11 @@ def more(target: Target, entrances: Entrances, method: str) -> dict[str, Case]:
         "german": case(german, "ok", "root", password=PASSWORD),
     }
     if method == "sudo":
+        cases["login"] = case(app, "ok", "root", password=PASSWORD, flags="-H -S -i")
+        # It asks, and then says no more.
+        falls_silent = f"sh -c 'printf %s \"$4\" >&2; read -r answer; exec {MUTE}' sh"
+        cases["silent"] = matrix(target, entrances, method)["mute"]
+        cases["silent"] |= {"ansible_become_exe": falls_silent}
         # The prompt is Ansible's own words; what sudo says of the password is not.
         cases["german-wrong"] = case(
             german, "failed", "Incorrect sudo password", password="s3cret-wrong"
