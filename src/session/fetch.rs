@@ -138,6 +138,10 @@ impl Destination {
                 let source = IoError::from(ErrorKind::IsADirectory);
                 return Err(Error::Local { path, source });
             }
+            if kind.is_fifo() || kind.is_socket() {
+                let source = IoError::other("it is a FIFO or a socket");
+                return Err(Error::Local { path, source });
+            }
             if kind.is_char_device() || kind.is_block_device() {
                 let file = local(&path, File::options().write(true).open(&path))?;
                 return Ok(Self { path, temporary: None, file });

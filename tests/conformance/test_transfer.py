@@ -69,14 +69,16 @@ def test_sizes(target: Target, tmp_path: Path, size: int, container: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[2:20])
 def test_names(target: Target, tmp_path: Path, place: bytes, name: bytes) -> None:
-    """Every name that a file system allows, and no shell ever reads it as more than a name."""
-    local, back = tmp_path / "local", tmp_path / "back"
-    local.write_bytes(name)
+    """Every name that a file system allows, on both sides; to no shell is it more than a name."""
+    local, back = bytes(tmp_path) + b"/" + name, bytes(tmp_path) + b"/back"
+    os.mkdir(back)
+    Path(os.fsdecode(local)).write_bytes(name)
     session = target.session()
-    session.put_file(bytes(local), place + b"/" + name)
+    session.put_file(local, place + b"/" + name)
     assert listing(target, place) == [name]
-    session.fetch_file(place + b"/" + name, bytes(back))
-    assert back.read_bytes() == name
+    session.fetch_file(place + b"/" + name, back + b"/" + name)
+    assert os.listdir(back) == [name]
+    assert Path(os.fsdecode(back + b"/" + name)).read_bytes() == name
 
 
 def test_a_new_file_has_the_mode_of_the_umask(target: Target, tmp_path: Path, place: bytes) -> None:
@@ -130,6 +132,8 @@ def test_a_mount_point_is_written_in_place(target: Target, tmp_path: Path) -> No
         assert note is None
     else:
         assert note is not None and "/etc/hosts: written in place" in note
+    session.fetch_file(b"/etc/hosts", bytes(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == local.read_bytes()
     local.write_bytes(before)
     session.put_file(bytes(local), b"/etc/hosts")
 
@@ -194,6 +198,16 @@ def test_fetch_touches_the_one_path_it_was_given(target: Target, tmp_path: Path)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == target.run("target", "cat /etc/passwd")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_local_targets_that_are_no_files(target: Target, tmp_path: Path) -> None:
+    """A device takes the bytes; what would block or cannot be is refused in words."""
+    fetch = target.session().fetch_file
+    assert fetch(b"/etc/passwd", b"/dev/null") is None
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(_core.Error, match=r"/fifo: it is a FIFO or a socket"):
+        fetch(b"/etc/passwd", bytes(tmp_path / "fifo"))
+    assert (tmp_path / "fifo").is_fifo() and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_log_that_grows(target: Target, tmp_path: Path, place: bytes) -> None:
