@@ -39,14 +39,32 @@ def remake(target: Target, name: str) -> None:
     beds.call(target.bed, verb, name, flag, "base")
 
 
-def kill(target: Target, name: str) -> None:
-    """End the container as if its application had died; a pod can only be taken away."""
-    if target.engine == "kubectl":
-        target.cli("delete", "pod", name, "--grace-period=0", "--force", "--wait=true")
-    elif target.engine == "runc":
-        target.cli("kill", name, "KILL")
-    else:
-        target.cli("kill", name)
+# How a container ends under a command. The bed's Podman cannot start again what stopped: it forgets
+# where its runc keeps containers.
+ENDS = {
+    "docker": {
+        "killed": ("kill",),
+        "stopped": ("stop", "--time=0"),
+        "restarted": ("restart", "--time=0"),
+        "removed": ("rm", "--force"),
+    },
+    "podman": {"killed": ("kill",), "stopped": ("stop", "--time=0"), "removed": ("rm", "--force")},
+    "runc": {"killed": ("kill", "{}", "KILL"), "removed": ("delete", "--force")},
+    "kubectl": {
+        "restarted": (),  # by the kubelet, as soon as its program ends
+        "removed": ("delete", "pod", "--grace-period=0", "--force", "--wait=true"),
+    },
+}
+
+
+def end(target: Target, name: str, how: str) -> None:
+    """End the container."""
+    words = ENDS[target.engine][how]
+    if not words:
+        kill_in_pod(target, name)
+        return
+    words = words if "{}" in words else (*words, "{}")
+    target.cli(*(word.format(name) for word in words))
 
 
 def clients(target: Target) -> set[int]:
@@ -71,18 +89,64 @@ def during(
         return running.result(60)
 
 
-def test_the_container_dies_under_a_command(target: Target, victim: str) -> None:
-    """That is no exit status of the command."""
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [(engine, how) for engine, ends in sorted(ENDS.items()) for how in ends],
+    indirect=["target"],
+)
+def test_the_container_ends_under_a_command(target: Target, victim: str, how: str) -> None:
+    """That is no exit status of the command, and nothing is run again where it runs again."""
     session = target.session(victim)
     try:
         with pytest.raises(_core.ConnectionFailed, match=UNKNOWN):
             during(
-                lambda: session.exec_command(b"echo $$ >/tmp/ready; sleep 300"),
-                lambda: kill(target, victim),
+                lambda: session.exec_command(b"echo $$ >>/tmp/ready; sleep 300"),
+                lambda: end(target, victim, how),
                 lambda: wait_for(target, victim, "/tmp/ready"),
             )
+        if how == "restarted" and target.engine != "kubectl":  # which makes another container
+            assert target.run(victim, "wc -l </tmp/ready").strip() == b"1"
     finally:
         remake(target, victim)
+
+
+@pytest.mark.parametrize("method", ["put_file", "fetch_file"])
+def test_the_container_is_removed_under_a_transfer(
+    target: Target, victim: str, tmp_path: Path, method: str
+) -> None:
+    """The path failed; the old file is here, and nothing beside it."""
+    local, remote = tmp_path / "local", "/tmp/gangway-large"
+    session = target.session(victim)
+    session.exec_command(b"true")
+    try:
+        if method == "put_file":
+            with local.open("wb") as file:
+                file.truncate(1 << 30)
+            paths = [bytes(local), remote.encode()]
+            watched = lambda: target.run(victim, "cat /tmp/.gangway-* | head -c 1")  # noqa: E731
+        else:
+            local.write_text("old")
+            target.run(victim, f"truncate -s 1G {remote}")
+            paths = [remote.encode(), bytes(local)]
+            watched = lambda: sum(f.stat().st_size for f in tmp_path.glob(".gangway-*"))  # noqa: E731
+        with pytest.raises(_core.ConnectionFailed):
+            during(
+                lambda: getattr(session, method)(*paths),
+                lambda: end(target, victim, "removed"),
+                lambda: until(watched),
+            )
+        assert list(tmp_path.iterdir()) == [local]
+        assert method == "put_file" or local.read_text() == "old"
+    finally:
+        remake(target, victim)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for(target: Target, container: str, path: str) -> None:
@@ -114,7 +178,6 @@ def test_the_container_is_removed_between_two_calls(target: Target, victim: str)
         remake(target, victim)
 
 
-# The bed's Podman cannot start again what stopped: it forgets where its runc keeps containers.
 STATES = {
     "docker": [("stop", "--time=0"), ("start",), ("pause",), ("unpause",), ("restart", "--time=0")],
     "podman": [("pause",), ("unpause",), ("stop", "--time=0")],
@@ -141,17 +204,22 @@ def test_states_between_two_calls(target: Target, victim: str) -> None:
         remake(target, victim)
 
 
+def kill_in_pod(target: Target, name: str) -> None:
+    """Kill the program of a pod's container."""
+    where = "{.status.containerStatuses[0].containerID}"
+    argv = [*target.client, "get", "pod", name, f"--output=jsonpath={where}"]
+    container = subprocess.check_output(argv, text=True, timeout=60).removeprefix("containerd://")
+    socket = Path(target.env["KUBECONFIG"]).with_name("containerd.sock")
+    ctr = ["ctr", f"--address={socket}", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL"]
+    subprocess.run([*ctr, container], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("target", ["kubectl"], indirect=True)
 def test_a_pods_container_is_restarted_between_two_calls(target: Target, victim: str) -> None:
     """The kubelet does that when its program ends: the same pod, another container."""
     session = target.session(victim)
     session.exec_command(b"touch /tmp/before")
-    where = "{.status.containerStatuses[0].containerID}"
-    argv = [*target.client, "get", "pod", victim, f"--output=jsonpath={where}"]
-    container = subprocess.check_output(argv, text=True, timeout=60).removeprefix("containerd://")
-    socket = Path(target.env["KUBECONFIG"]).with_name("containerd.sock")
-    ctr = ["ctr", f"--address={socket}", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL"]
-    subprocess.run([*ctr, container], check=True, timeout=60)
+    kill_in_pod(target, victim)
     deadline = time.monotonic() + 60
     argv = target.command(victim, "true")
     while time.monotonic() < deadline and subprocess.run(argv, capture_output=True).returncode:

@@ -49,6 +49,11 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def named(value: object) -> str | None:
+    """Return what a signal is called in the name of a test."""
+    return value.name if isinstance(value, signal.Signals) else None
+
+
 @pytest.fixture
 def nap() -> str:
     """Return a command that nobody else runs."""
@@ -69,17 +74,21 @@ SIGNALS = {
 }
 
 
-@pytest.mark.parametrize("handler", ["exits", "python's own"])
-@pytest.mark.parametrize("number", SIGNALS["agent"], ids=lambda number: number.name)
+# Python itself has no handler for SIGTERM, Ansible has: the kernel ends such a worker at once.
+HANDLED = [
+    (path, number, handler)
+    for path, numbers in SIGNALS.items()
+    for number in numbers
+    for handler in (["exits"] if number in CAUGHT else []) + ["python's own"]
+    if (path, number, handler) != ("direct", signal.SIGTERM, "python's own")
+]
+
+
+@pytest.mark.parametrize(("by_path", "number", "handler"), HANDLED, indirect=["by_path"], ids=named)
 def test_a_signal_to_a_worker(
     target: Target, nap: str, number: signal.Signals, handler: str
 ) -> None:
     """Whatever the worker's handler does, the command is ended, and all that it started."""
-    if number not in SIGNALS[target.path] or (number not in CAUGHT and handler == "exits"):
-        return
-    if (target.path, number, handler) == ("direct", signal.SIGTERM, "python's own"):
-        # Python has none: the kernel ends the worker at once, as with SIGKILL. Ansible has one.
-        return
     seconds = []
     while not seconds or (min(seconds) > SOON and len(seconds) < 4):
         seconds.append(interrupted(target, nap, number, handler))
@@ -148,13 +157,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("number", SIGNALS["agent"], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("by_path", "number"),
+    [(path, number) for path, numbers in SIGNALS.items() for number in numbers],
+    indirect=["by_path"],
+    ids=named,
+)
 def test_a_signal_to_a_play(
     target: Target, ansible: Ansible, tmp_path: Path, nap: str, number: signal.Signals
 ) -> None:
     """It ends, and so do its commands; or its workers are struck, by what they do not catch."""
-    if number not in SIGNALS[target.path]:
-        return
     if (target.path, number) == ("direct", signal.SIGTERM) and not IS_NEWEST:
         return  # workers of older ansible-cores do not catch it
     task = {"when": "command | default('command') == 'command'", "ansible.builtin.command": nap}

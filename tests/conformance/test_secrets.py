@@ -3,7 +3,8 @@
 What is covered: the password of sudo and of su, variables of `extra_env`, a kubeconfig given as a
 dictionary with its keys, a token and a password for the API server; the command lines of all
 processes of the machine (the engine's client and daemons, what runs in containers) during plays in
-which each secret is in use for two seconds, and everything that Ansible prints with -vvvvv.
+which each secret is in use for two seconds, everything that Ansible prints
+with -vvvvv, and the log of the broker.
 
 What is not: processes that live for less than 10 ms (which get no secret but by the same code), and
 a task's `environment:` on the direct path, which ansible-core itself writes into the command line;
@@ -106,6 +107,10 @@ def test_secrets(
     assert lines.having(f"{MARKER} $SECRET")
     seen = b"\n".join(lines.seen)
     assert all(word in seen for word in (b"sudo\0", b"su\0", target.engine.encode()))
+    broker = Path(os.environ["XDG_STATE_HOME"]) / "gangway/broker.log"
+    kept = broker.read_text() if broker.exists() else ""
+    assert target.path == "direct" or kept
     for secret in secrets:
         assert secret not in log
+        assert secret not in kept
         assert lines.having(secret) == []
