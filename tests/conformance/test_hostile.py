@@ -9,14 +9,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ansible_gangway import _core
 from support import beds
-from support.targets import Target
+from support.targets import Target, agents
 
 START = r"printf '\036%s s%d\036' $3 1 >&2;"
 
@@ -115,6 +115,85 @@ def test_lies_about_a_command(target: Target, liar: str) -> None:
     lie(target, liar, START + forged + end.format("7"))
     rc, stdout, _ = target.session(liar).exec_command(b"true")
     assert (rc, stdout) == (7, b"\x1e0123456789abcdef e0\x1e")
+
+
+# Python of a container whose agents do as LIE says with what they are about to say.
+LYING_PYTHON = rb"""#!/usr/bin/python3.11 -I
+import os, sys
+lie = "def lie(kind, head):\n    %s\n    return head\n" % os.environ.get("LIE", "pass")
+lie += "tell = Agent.send_head\n"
+lie += "Agent.send_head = lambda agent, kind, id, head: tell(agent, kind, id, lie(kind, head))"
+text = b"\n" + lie.encode() + b"\nmain("
+change = "exec(bytes(_s).replace(b'\\nmain(', %r))" % text
+words = [word.replace("exec(bytes(_s))", change) for word in sys.argv[1:]]
+os.execv("/usr/bin/python3.11", ["python3", *words])
+"""
+STARTS, ENDS = "if kind == STARTED: head = ", "if kind == EXIT: head = "
+# The call, the lie, and what the call must say; None: what it says without a lie.
+LIES: list[tuple[str, str, str | None]] = [
+    ("fetch", "pass", None),
+    ("fetch", STARTS + '{"length": 10**15}', None),  # too long for an agent: not by its stream
+    ("fetch", STARTS + '{"length": -1}', "it announced no length"),
+    ("fetch", STARTS + '{"length": "x"}', "it announced no length"),
+    ("fetch", STARTS + '{"length": 1}', "it sent more than it announced"),
+    ("fetch", STARTS + '{"length": 10**5}', "it became shorter while it was read"),
+    ("fetch", ENDS + '{"sha256": "00" * 32}', "it arrived changed"),
+    ("fetch", ENDS + '{"failed": "\\x1b[31mred"}', r"cannot fetch .*31mred"),
+    ("fetch", ENDS + '{"plain": "\\x1b[31mred"}', None),
+    ("fetch", ENDS + "{}", "it ended without a result"),
+    ("put", ENDS + '{"failed": "\\x1b[31mred"}', "cannot put .*31mred"),
+    ("put", ENDS + '{"sha256": "00" * 32}', "it ended without a result"),
+    ("exec", "pass", None),
+    ("exec", STARTS + '{"pid": 1}', None),
+    ("exec", STARTS + '{"pid": -1}', None),
+    ("exec", ENDS + '{"rc": 10**30}', "the agent's answer has no sense"),
+    ("exec", ENDS + "'text'", "the agent's answer has no sense"),
+    ("exec", ENDS + '{"done": "ok"}', "it ended without a status"),
+    ("exec", ENDS + '{"failed": "\\x1b[31mred"}', r"was lost \(.*31mred"),
+]
+
+
+@pytest.fixture(scope="module")
+def lying_python(target: Target) -> Iterator[str]:
+    """Return a container whose agents lie."""
+    with target.container("gangway-lying-python") as name:
+        replace = "rm /usr/bin/python3; cat >/usr/bin/python3; chmod 755 /usr/bin/python3"
+        target.run(name, replace, LYING_PYTHON)
+        yield name
+
+
+@pytest.mark.parametrize("by_path", ["agent"], indirect=True)
+@pytest.mark.parametrize(
+    "target", ["runc"], indirect=True
+)  # what is tested is the reader of frames
+@pytest.mark.parametrize(("call", "lie", "sentence"), LIES)
+def test_lies_of_an_agent(
+    target: Target, lying_python: str, tmp_path: Path, call: str, lie: str, sentence: str | None
+) -> None:
+    """Each is a sentence of this call, and the next agent serves."""
+    local = tmp_path / "local"
+    local.write_text("local")
+    session = target._open(lying_python, agents=agents(), env={b"LIE": lie.encode()})
+    make: Callable[[], object] = {
+        "fetch": lambda: session.fetch_file(b"/etc/passwd", bytes(local)),
+        "put": lambda: session.put_file(bytes(local), b"/tmp/put"),
+        "exec": lambda: session.exec_command(b"echo out; exit 3"),
+    }[call]
+    if sentence:
+        with pytest.raises(_core.Error, match=sentence) as raised:
+            make()
+        assert str(raised.value).isprintable()
+        assert local.read_text() == "local"
+    elif call == "fetch":
+        make()
+        assert local.read_bytes() == target.run(lying_python, "cat /etc/passwd")
+    else:
+        assert make() == (3, b"out\n", b"")
+    assert session.path().isprintable()
+    assert list(tmp_path.iterdir()) == [local]
+    honest = target._open(lying_python, agents=agents())
+    assert honest.exec_command(b"echo honest")[1] == b"honest\n"
+    assert honest.path().startswith("agent ")
 
 
 ENDLESS = """
