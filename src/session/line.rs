@@ -366,6 +366,7 @@ mod tests {
         let line = parse("/bin/sh -c 'FOO='\"'\"'a b'\"'\"' LANG=C BAR= /usr/bin/python3'").unwrap();
         assert_eq!(line.env, [(b"FOO".to_vec(), b"a b".to_vec()), (b"BAR".to_vec(), b"".to_vec())]);
         assert_eq!(line.key, b"/bin/sh -c 'LANG=C /usr/bin/python3'");
+        assert_eq!(line.interpreter, b"/usr/bin/python3");
         assert_eq!(
             line.key,
             parse("/bin/sh -c 'FOO=2 LANG=C  /usr/bin/python3'")
@@ -389,6 +390,7 @@ mod tests {
             let without = line.replace(" FILE", "");
             let piped = parse(&without).unwrap();
             assert_eq!((&parsed.key, &parsed.env, &piped.file), (&piped.key, &piped.env, &None), "{line}");
+            assert_eq!(parsed.interpreter, piped.interpreter, "{line}");
             assert_eq!(opened(&line.replace("FILE", file)), opened(&without));
         };
         by_file("python3 FILE");
