@@ -110,33 +110,50 @@ def test_the_container_ends_under_a_command(target: Target, victim: str, how: st
         remake(target, victim)
 
 
+# The engine's client, which stands still in the middle of a transfer until a file is there.
+HELD = """#!/bin/sh
+case " $* " in *" exec "*) test -e '{place}/hold';; *) false;; esac || exec '{client}' "$@"
+held() {{
+    head -c 1000000; : >'{place}/held'; while test ! -e '{place}/go'; do sleep 0.1; done; cat
+}}
+case {method} in
+put_file) held | '{client}' "$@";;
+fetch_file) '{client}' "$@" | held;;
+esac
+"""
+
+
 @pytest.mark.parametrize("method", ["put_file", "fetch_file"])
 def test_the_container_is_removed_under_a_transfer(
     target: Target, victim: str, tmp_path: Path, method: str
 ) -> None:
     """The path failed; the old file is here, and nothing beside it."""
-    local, remote = tmp_path / "local", "/tmp/gangway-large"
-    session = target.session(victim)
+    place, local, remote = tmp_path / "client", tmp_path / "local", "/tmp/gangway-large"
+    place.mkdir()
+    client = place / "client"
+    client.write_text(HELD.format(place=place, client=target.client[0], method=method))
+    client.chmod(0o755)
+    local.write_bytes(os.urandom(3_000_000))
+    before = local.read_bytes()
+    target.run(victim, f"head -c 3000000 /dev/urandom >{remote}")
+    session = target.session(victim, executable=bytes(client))
     session.exec_command(b"true")
+    (place / "hold").touch()
+    paths = [bytes(local), remote.encode()][:: 1 if method == "put_file" else -1]
+
+    def remove() -> None:
+        end(target, victim, "removed")
+        (place / "go").touch()
+
     try:
-        if method == "put_file":
-            with local.open("wb") as file:
-                file.truncate(1 << 30)
-            paths = [bytes(local), remote.encode()]
-            watched = lambda: target.run(victim, "cat /tmp/.gangway-* | head -c 1")  # noqa: E731
-        else:
-            local.write_text("old")
-            target.run(victim, f"truncate -s 1G {remote}")
-            paths = [remote.encode(), bytes(local)]
-            watched = lambda: sum(f.stat().st_size for f in tmp_path.glob(".gangway-*"))  # noqa: E731
         with pytest.raises(_core.ConnectionFailed):
             during(
                 lambda: getattr(session, method)(*paths),
-                lambda: end(target, victim, "removed"),
-                lambda: until(watched),
+                remove,
+                lambda: until((place / "held").exists),
             )
-        assert list(tmp_path.iterdir()) == [local]
-        assert method == "put_file" or local.read_text() == "old"
+        assert local.read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["client", "local"]
     finally:
         remake(target, victim)
 

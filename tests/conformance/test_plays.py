@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -187,6 +188,28 @@ def test_tasks(target: Target, ansible: Ansible, second: str, tmp_path: Path) ->
     pids = processes.running(target, "target", nap)
     target.run("target", f"kill {' '.join(pids)}; rm {SAME}")
     assert len(pids) == 1
+
+
+def test_between_two_tasks(target: Target, ansible: Ansible, tmp_path: Path) -> None:
+    """A container made anew passes silently; one that is paused or gone is UNREACHABLE, and why."""
+    verb, remove, flag = target._verbs
+    with target.container(f"gangway-between-{os.getpid()}") as name:
+        # Ansible's own HOME is another one, where the bed would look for its cache.
+        bed = ["env", f"HOME={os.environ['HOME']}", str(beds.BEDS / target.bed)]
+        pause = [] if target.engine == "kubectl" else [*target.client, "pause", name]
+        again = [[*bed, remove, name], [*bed, verb, name, flag, "base"]]
+        commands = {
+            "again": list(map(shlex.join, again)),
+            "pause": shlex.join(pause),
+            "remove": shlex.join(again[0]),
+        }
+        here = target.variables(name)
+        plain = here | {"ansible_pipelining": False}
+        groups = {"pipelined": {"one": here}, "plain": {"two": plain}}
+        file = inventory.write(tmp_path / "hosts.json", **groups)
+        result = play(ansible, target, "between", file, **commands)
+    assert result.rc == 0, str(result)
+    assert "Traceback" not in result.stdout + result.stderr, str(result)
 
 
 def test_a_read_only_root(target: Target, ansible: Ansible, tmp_path: Path) -> None:
