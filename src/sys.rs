@@ -55,6 +55,12 @@ pub(crate) fn tune_pipe(pipe: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves bytes of a file, from `offset` on, into a pipe: as many as it takes, at most `most`.
+pub(crate) fn splice_from(file: &File, mut offset: u64, pipe: impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = rustix::pipe::SpliceFlags::NONBLOCK;
+    Ok(rustix::pipe::splice(file, Some(&mut offset), pipe, None, most, flags)?)
+}
+
 /// A regular file of the process `pid`'s own root, at most `limit` bytes of it.
 ///
 /// The container decides what lies there: every link is resolved inside its root, a FIFO cannot block, and

@@ -104,6 +104,7 @@ impl Running<'_> {
                 Err(Error::StartTimeout { target: session.target(), seconds: session.timeout.as_secs_f64() })
             }
             Event::Deadline => Ok(Happened::Deadline),
+            Event::Drained => Ok(Happened::Drained),
             Event::Ended(status) => Ok(Happened::Ended(status.code())),
         }
     }
@@ -150,7 +151,7 @@ impl Running<'_> {
                     self.stderr.extend_from_slice(bytes);
                     self.started = self.script.find_start(&self.stderr).map(|(_, _, pid)| pid);
                 }
-                Ok(Event::Stdout(_)) => {}
+                Ok(Event::Stdout(_) | Event::Drained) => {}
                 Ok(Event::Ended(_) | Event::Deadline) | Err(_) => return,
             }
         }
@@ -235,6 +236,7 @@ pub(super) fn kill(engines: &[Engine], pid: u32, until: Instant) {
 pub(super) enum Happened {
     Started,
     Output,
+    Drained,
     Deadline,
     Ended(Option<i32>),
 }
@@ -269,7 +271,7 @@ pub(super) fn exec_command(
     while !ends.both() {
         match running.next(session, escalation.deadline(), interrupt)? {
             Happened::Started => escalation.started(),
-            Happened::Output => {}
+            Happened::Output | Happened::Drained => {}
             Happened::Deadline => {
                 running.kill(session);
                 return Err(escalation.timed_out(session.target(), [&running.stdout, &running.stderr]));

@@ -15,25 +15,51 @@ use crate::sys;
 use crate::transport::Interrupt;
 use crate::transport::cli::Input;
 
+/// Bytes that are summed and written at a time: what arrives in smaller pieces costs a file system more.
+const CHUNK: usize = 256 << 10;
+
 /// [`Session::fetch_file`].
+///
+/// A large file is summed while it is sent. Should it grow under that, it is fetched once more, summed first.
 pub(super) fn fetch_file(
     session: &Session,
     remote: &[u8],
     path: &Path,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Transferred> {
+    if let Some(transferred) = receive(session, remote, path, false, interrupt)? {
+        return Ok(transferred);
+    }
+    let transferred = receive(session, remote, path, true, interrupt)?;
+    transferred.ok_or_else(|| failed(session, remote, CHANGED))
+}
+
+const CHANGED: &str = "it changed while it was read; try again";
+
+fn failed(session: &Session, remote: &[u8], said: &str) -> Error {
+    Error::Fetch { target: session.target(), path: shown(remote), said: said.to_owned() }
+}
+
+/// Receives the file. `None`: it was not the same when it was summed.
+fn receive(
+    session: &Session,
+    remote: &[u8],
+    path: &Path,
+    sum_first: bool,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Option<Transferred>> {
     let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
     let mut destination = Destination::create(path, &nonce)?;
-    let script = Script::fetch(&nonce, &session.instance, remote, session.sums_by);
+    let script = Script::fetch(&nonce, &session.instance, remote, session.sums_by, sum_first);
     let mut running = Running::spawn(session, script, Input::Nothing)?;
-    let failed =
-        |said: &str| Error::Fetch { target: session.target(), path: shown(remote), said: said.to_owned() };
     let mut announced: Option<Announced> = None;
     let mut sum = Sum::new(session.sums_by);
+    let mut sum_by: Option<Instant> = None;
     loop {
         let length = announced.as_ref().map(|announced| announced.length).unwrap_or_default();
-        let ended = match running.next(session, Some(Instant::now() + stall_limit(length)), interrupt)? {
-            Happened::Started => continue,
+        let until = sum_by.unwrap_or_else(|| Instant::now() + stall_limit(length));
+        let ended = match running.next(session, Some(until), interrupt)? {
+            Happened::Started | Happened::Drained => continue,
             Happened::Output => None,
             Happened::Deadline => {
                 running.kill(session);
@@ -45,73 +71,95 @@ pub(super) fn fetch_file(
             && let Some((_, end, text)) = running.script.find(&running.stdout, b"", 0)
         {
             if text == "unsummed" {
-                return Ok(Transferred::Unsummed);
+                return Ok(Some(Transferred::Unsummed));
             }
             if text == "replaced" {
-                return Err(failed(REPLACED));
+                return Err(failed(session, remote, REPLACED));
             }
             let file = Announced::parse(&text, session, remote)?;
             destination.check_room(file.length)?;
             announced = Some(file);
             running.stdout.drain(..end);
         }
-        if let Some(Announced { sum: expected, length }) = &announced {
-            // Only as many bytes as were summed count: a log that grows meanwhile is whole as of the start.
-            let wanted = usize::try_from(length - sum.length()).unwrap_or(usize::MAX);
-            let count = wanted.min(running.stdout.len());
-            sum.update(&running.stdout[..count]);
-            destination.write(&running.stdout[..count])?;
-            running.stdout.clear();
-            if sum.length() == *length {
-                if *expected != sum.finish() {
-                    return Err(failed("it changed while it was read; try again"));
+        if let Some(file) = &mut announced {
+            if file.sum.is_none()
+                && let Some((_, _, text)) = running.script.find(&running.stderr, b"k", 0)
+            {
+                let summed = Announced::parse(&format!("k{text}"), session, remote)?;
+                if summed.length != file.length {
+                    // A log that grew before it was summed: as of then it is whole, too, if no byte of that was let go.
+                    if sum_by.is_some() || summed.length < sum.length() {
+                        return Ok(None);
+                    }
+                    destination.check_room(summed.length)?;
                 }
-                destination.keep()?;
-                running.finish(interrupt)?;
-                return Ok(match session.sums_by {
-                    SumKind::Length => Transferred::by_length(remote),
-                    _ => Transferred::Whole(None),
-                });
+                *file = summed;
+            }
+            // Only as many bytes as were summed count: a log that grows meanwhile is whole as of the start.
+            let wanted = usize::try_from(file.length - sum.length()).unwrap_or(usize::MAX);
+            let count = wanted.min(running.stdout.len());
+            if count < wanted.min(CHUNK) && ended.is_none() {
+                continue;
+            }
+            let bytes = &running.stdout[..count];
+            sum.update(bytes);
+            destination.write(bytes)?;
+            running.stdout.clear();
+            if count == wanted {
+                if let Some(expected) = &file.sum {
+                    if *expected != sum.finish() {
+                        return Err(failed(session, remote, CHANGED));
+                    }
+                    destination.keep()?;
+                    running.finish(interrupt)?;
+                    return Ok(Some(match session.sums_by {
+                        SumKind::Length => Transferred::by_length(remote),
+                        _ => Transferred::Whole(None),
+                    }));
+                }
+                sum_by.get_or_insert_with(|| Instant::now() + stall_limit(file.length));
             }
         }
         if let Some(code) = ended {
             let error = match running.without_mark(session, code, interrupt) {
-                Ok(_) => failed("it became shorter, or the stream was cut, while it was read"),
+                Ok(_) => {
+                    failed(session, remote, "it became shorter, or the stream was cut, while it was read")
+                }
                 Err(Error::OutcomeUnknown { target, said }) => {
                     Error::FetchLost { target, path: shown(remote), said }
                 }
                 Err(error) => return Err(error),
             };
-            return if destination.is_untouched() { Ok(Transferred::Lost(error)) } else { Err(error) };
+            return if destination.is_untouched() { Ok(Some(Transferred::Lost(error))) } else { Err(error) };
         }
     }
 }
 
-/// What the container says about the file before its bytes.
+/// What the container says about the file before its bytes, and beside them.
 struct Announced {
-    sum: String,
     length: u64,
+    /// `None` while it is being taken.
+    sum: Option<String>,
 }
 
 impl Announced {
-    /// Parses `k SUM LENGTH`, or the letter that says why the container will not read the file.
+    /// Parses `k SUM LENGTH`, `l LENGTH`, or the letter that says why the container will not read the file.
     fn parse(text: &str, session: &Session, remote: &[u8]) -> Result<Self> {
-        let (target, path) = (session.target(), shown(remote));
-        let refused = |said: String| Error::Fetch { target: target.clone(), path: path.clone(), said };
+        let refused = |said: &str| failed(session, remote, said);
         let mut words = text.get(1..).unwrap_or_default().split_whitespace();
         match text.as_bytes().first() {
-            Some(b'k') => {
-                let sum = words.next().map(str::to_owned);
+            Some(kind @ (b'k' | b'l')) => {
+                let sum = if *kind == b'k' { words.next().map(str::to_owned) } else { None };
                 let length = words.next().and_then(|word| word.parse().ok());
-                let (Some(sum), Some(length)) = (sum, length) else {
-                    return Err(refused(format!("the container cannot sum it ({})", said(text.as_bytes()))));
-                };
-                Ok(Self { sum, length })
+                match length {
+                    Some(length) => Ok(Self { length, sum }),
+                    None => Err(refused(&format!("the container cannot sum it ({})", said(text.as_bytes())))),
+                }
             }
-            Some(b'd') => Err(refused("it is a directory".to_owned())),
-            Some(b'x') => Err(refused("it is not a regular file".to_owned())),
-            Some(b'n') => Err(Error::RemoteMissing { target, path }),
-            _ => Err(refused(said(text.get(1..).unwrap_or_default().as_bytes()))),
+            Some(b'd') => Err(refused("it is a directory")),
+            Some(b'x') => Err(refused("it is not a regular file")),
+            Some(b'n') => Err(Error::RemoteMissing { target: session.target(), path: shown(remote) }),
+            _ => Err(refused(&said(text.get(1..).unwrap_or_default().as_bytes()))),
         }
     }
 }

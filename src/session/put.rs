@@ -1,7 +1,8 @@
 //! `put_file` by one exec, verified in band.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek};
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,21 @@ use super::{REPLACED, Session, Transferred, stall_limit};
 use crate::error::{Error, Result, local, said, shown};
 use crate::sys;
 use crate::transport::Interrupt;
-use crate::transport::cli::Input;
+use crate::transport::cli::{ExecStream, Input};
 
 /// How often the progress of the engine's client is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// [`Session::put_file`]. The engine's client reads the local file itself: nothing passes through this process.
+/// Bytes that are read and sent at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Smaller files are summed before they are sent, which every container can do with.
+const SUMMED_BEFORE: u64 = 1 << 20;
+
+/// [`Session::put_file`].
+///
+/// The sum of a large file is taken while it is sent, and follows it. A container that cannot take that says so before it reads
+/// anything, and is sent the sum first.
 pub(super) fn put_file(
     session: &Session,
     path: &Path,
@@ -25,21 +35,40 @@ pub(super) fn put_file(
     interrupt: &mut dyn Interrupt,
 ) -> Result<Transferred> {
     let mut file = open(path)?;
+    let length = local(path, file.metadata())?.len();
+    if length > SUMMED_BEFORE {
+        let feed = Feed::new(&file, path, length, Some(Sum::new(session.sums_by)))?;
+        if let Some(transferred) = send(session, feed, "", remote, interrupt)? {
+            return Ok(transferred);
+        }
+    }
     let sum = sum_of(&mut file, path, session.sums_by, interrupt)?;
-    let length = sum.length();
+    let feed = Feed::new(&file, path, sum.length(), None)?;
+    let transferred = send(session, feed, &sum.finish(), remote, interrupt)?;
+    transferred.ok_or_else(|| failed(session.target(), remote, "failed: it has the sum and asks for it"))
+}
+
+/// Sends the file; `sum` is empty when it follows. `None`: the container must have it first.
+fn send(
+    session: &Session,
+    mut feed: Feed<'_>,
+    sum: &str,
+    remote: &[u8],
+    interrupt: &mut dyn Interrupt,
+) -> Result<Option<Transferred>> {
+    let length = feed.length;
     let nonce = sys::nonce().map_err(|source| Error::Stream { target: session.target(), source })?;
-    let script = Script::put(&nonce, &session.instance, remote, session.sums_by, length, &sum.finish());
-    // The offset is shared with the client that reads the file: it shows how far that has come.
-    let mut progress = local(path, file.try_clone())?;
-    let mut running = Running::spawn(session, script, Input::File(file))?;
+    let script = Script::put(&nonce, &session.instance, remote, session.sums_by, length, sum);
+    let mut running = Running::spawn(session, script, Input::Feed)?;
     let (mut seen, mut give_up) = (0, Instant::now() + stall_limit(length));
     loop {
         match running.next(session, Some(Instant::now() + LOOK), interrupt)? {
             Happened::Started | Happened::Output => {}
+            Happened::Drained => feed.next(&mut running.stream)?,
             Happened::Deadline => {
-                let position = local(path, progress.stream_position())?;
-                if position != seen {
-                    (seen, give_up) = (position, Instant::now() + stall_limit(length));
+                let written = running.stream.written();
+                if written != seen {
+                    (seen, give_up) = (written, Instant::now() + stall_limit(length));
                 } else if Instant::now() > give_up {
                     running.kill(session);
                     return Err(session.stalled(remote, length));
@@ -54,20 +83,79 @@ pub(super) fn put_file(
             let text = text.into_owned();
             running.finish(interrupt)?;
             let note = || format!("{}: written {text}", shown(remote));
-            return match text.as_str() {
-                "unsummed" => Ok(Transferred::Unsummed),
-                "replaced" => Err(failed(session.target(), remote, REPLACED)),
-                "ok" if session.sums_by == SumKind::Length => Ok(Transferred::by_length(remote)),
-                "ok" => Ok(Transferred::Whole(None)),
-                _ if text.starts_with("incomplete: ") => {
-                    Ok(Transferred::Lost(failed(session.target(), remote, &text)))
-                }
+            let whole = match text.as_str() {
+                "unsummed" => Transferred::Unsummed,
+                "first" => return Ok(None),
+                "replaced" => return Err(failed(session.target(), remote, REPLACED)),
+                "ok" if session.sums_by == SumKind::Length => Transferred::by_length(remote),
+                "ok" => Transferred::Whole(None),
                 _ if text.starts_with("ok, ") || text.starts_with("in place: ") => {
-                    Ok(Transferred::Whole(Some(note())))
+                    Transferred::Whole(Some(note()))
                 }
-                _ => Err(failed(session.target(), remote, &text)),
+                // What the container says of a file without its sum is that it is incomplete: here is known why.
+                _ if feed.changed => {
+                    let kind = if text.starts_with("broken: ") { "broken" } else { "failed" };
+                    let text = format!("{kind}: the local file changed while it was sent; try again");
+                    return Err(failed(session.target(), remote, &text));
+                }
+                _ if text.starts_with("incomplete: ") => {
+                    Transferred::Lost(failed(session.target(), remote, &text))
+                }
+                _ => return Err(failed(session.target(), remote, &text)),
             };
+            return Ok(Some(whole));
         }
+    }
+}
+
+/// The local file as it is sent.
+struct Feed<'f> {
+    file: &'f File,
+    path: &'f Path,
+    /// So many bytes are sent, whatever becomes of the file.
+    length: u64,
+    started: Metadata,
+    sent: u64,
+    buffer: Vec<u8>,
+    /// Over what was sent; `None` once it is sent itself, and when the container knows it.
+    sum: Option<Sum>,
+    /// It is another file than at the start: the sum was not sent, and the container cannot take it for whole.
+    changed: bool,
+}
+
+impl<'f> Feed<'f> {
+    fn new(file: &'f File, path: &'f Path, length: u64, sum: Option<Sum>) -> Result<Self> {
+        let started = local(path, file.metadata())?;
+        let buffer = vec![0; if sum.is_some() { CHUNK } else { 0 }];
+        Ok(Self { file, path, length, started, sent: 0, buffer, sum, changed: false })
+    }
+
+    /// Sends what comes next, and ends the stream after it.
+    fn next(&mut self, stream: &mut ExecStream<'f>) -> Result<()> {
+        if self.sent < self.length {
+            let left = usize::try_from(self.length - self.sent).unwrap_or(usize::MAX);
+            let mut count = left.min(CHUNK);
+            if let Some(sum) = &mut self.sum {
+                count = local(self.path, self.file.read_at(&mut self.buffer[..count], self.sent))?;
+                sum.update(&self.buffer[..count]);
+            }
+            if count > 0 {
+                stream.send_from(self.file, self.sent, count);
+                self.sent += count as u64;
+                return Ok(());
+            }
+        }
+        if let Some(sum) = self.sum.take() {
+            let now = local(self.path, self.file.metadata())?;
+            self.changed = now.len() != self.started.len()
+                || (now.mtime(), now.mtime_nsec()) != (self.started.mtime(), self.started.mtime_nsec());
+            if !self.changed {
+                stream.send(sum.finish().into_bytes());
+                return Ok(());
+            }
+        }
+        stream.finish_input();
+        Ok(())
     }
 }
 
@@ -85,8 +173,6 @@ pub(super) fn open(path: &Path) -> Result<File> {
     Err(Error::Local { path: path.to_owned(), source })
 }
 
-/// Sums the file and goes back to its start. The sum must be known before the first byte is sent: the container renames the
-/// file only when it is right, and the end of stdin is all it can wait for.
 fn sum_of(file: &mut File, path: &Path, kind: SumKind, interrupt: &mut dyn Interrupt) -> Result<Sum> {
     let mut sum = Sum::new(kind);
     let mut buffer = vec![0; 1 << 20];
@@ -102,7 +188,6 @@ fn sum_of(file: &mut File, path: &Path, kind: SumKind, interrupt: &mut dyn Inter
             asked = Instant::now();
         }
     }
-    local(path, file.rewind())?;
     Ok(sum)
 }
 

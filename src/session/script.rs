@@ -100,10 +100,13 @@ impl Script {
         script
     }
 
-    /// Reads stdin into the file `path`: `length` bytes with the sum `sum`, or the file is as it was.
+    /// Reads stdin into the file `path`: `length` bytes with the sum `sum`, or the file is as it was. An empty `sum` is what
+    /// follows those bytes.
     ///
-    /// Says on stdout: `replaced`: this is not the instance of the container that an agent called `instance`; `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `incomplete: REASON` (so it is here, and
-    /// it may be tried again), `broken: REASON` (a write in place failed), or, before anything is read, `unsummed`: the container does not have this way to sum.
+    /// Says on stdout: `ok`, `in place: REASON`, `failed: REASON` (the file is as it was), `incomplete: REASON` (so it is here, and it
+    /// may be tried again), `broken: REASON` (a write in place failed), or, before anything is read, `replaced`: this is not the
+    /// instance of the container that an agent called `instance`; `unsummed`: the container does not have this way to sum;
+    /// `first`: here the sum cannot follow.
     pub fn put(nonce: &str, instance: &str, path: &[u8], by: SumKind, length: u64, sum: &str) -> Self {
         let length = length.to_string();
         let program = format!("{MARK}{}{}{PUT}", only_in(instance), by.functions());
@@ -111,8 +114,12 @@ impl Script {
     }
 
     /// Writes the file `path` to stdout: a mark `k SUM LENGTH`, the bytes, a mark `e RC`; or one mark that says why not.
-    pub fn fetch(nonce: &str, instance: &str, path: &[u8], by: SumKind) -> Self {
-        Self::new(nonce, &format!("{MARK}{}{}{FETCH}", only_in(instance), by.functions()), &[path])
+    ///
+    /// Unless the sum is to be `first`, a large file has a mark `l LENGTH` there, and the other on stderr, whenever it is known.
+    pub fn fetch(nonce: &str, instance: &str, path: &[u8], by: SumKind, first: bool) -> Self {
+        let program = format!("{MARK}{}{}{FETCH}", only_in(instance), by.functions());
+        let first: &[u8] = if first { b"first" } else { b"" };
+        Self::new(nonce, &program, &[path, first])
     }
 
     /// Ends the processes of an interrupted command, whose shell had the process id `pid`, and returns at once.
@@ -218,6 +225,9 @@ fn word(bytes: &[u8], newline: &str) -> String {
 /// its stdout, and the file would be cut short with exit status 0. A file that cannot be opened for writing was not changed, so
 /// `a` tries that before a write in place is called broken.
 ///
+/// A new file is not truncated: ext4 would write all of it to the disk before `dd` ends, to be safe with programs that replace
+/// a file that way. A sum that follows lands in the file and is cut off: only of a temporary one, and only `dd` does that.
+///
 /// PIPE is among what interrupts: runc hands its own on to the shell when nobody reads its stdout any more.
 const PUT: &str = r#"d=$1;t=;n=;w=;o=
 h||{ m unsummed;exit;}
@@ -239,11 +249,14 @@ if [ -e "$d" ];then
 if s=$(stat -c '%h %a %u:%g' "$d");then set -- "$1" "$2" "$3" $s;[ "$4" = 1 ]||w="it has $4 links";else w="the container has no stat";fi
 fi
 fi
+[ "$2" ]||{ [ "$t" ]&&command -v dd >/dev/null;}||{ [ "$t" ]&&rm -f "$t";m first;exit;}
 [ "$t" ]||a
 r=${t:-$d}
-if command -v dd >/dev/null;then e=$(dd of="$r" bs=65536 2>&1 >/dev/null)||b "${e%%
+if command -v dd >/dev/null;then e=$(dd of="$r" bs=65536 ${t:+conv=notrunc} 2>&1 >/dev/null)||b "${e%%
 *}";else e=$( (cat >"$r") 2>&1)||b "$e";fi
-if [ -f "$r" ];then v "$r" "$2" "$3";else o=", which cannot be verified";fi
+u=$2
+[ "$u" ]||{ u=$(dd if="$r" bs=1 skip="$3")&&[ "$u" ]&&dd if=/dev/null of="$r" bs=1 seek="$3";}
+if [ -f "$r" ];then v "$r" "$u" "$3";else o=", which cannot be verified";fi
 if [ "$t" ]&&[ ! "$w" ];then
 if [ "$4" ];then chown "$6" "$t"&&chmod "$5" "$t"||w="its owner and mode cannot be given to a new file";else chmod =rw "$t";fi
 [ "$w" ]||mv -f "$t" "$d"||w="it cannot be replaced, as a mount point cannot"
@@ -257,16 +270,22 @@ rm -f "$n"
 fi
 if [ "$w" ];then m "in place: $w$o";else m "ok$o";fi"#;
 
-/// The sum is taken first and only that many bytes count, so a log that grows meanwhile is fetched whole as of its start.
+/// Only as many bytes as were summed count, so a log that grows meanwhile is fetched whole as of its start.
 const FETCH: &str = r#"if [ -d "$1" ];then m d;exit;elif [ -e "$1" ]&&[ ! -f "$1" ];then m x;exit;fi
 e=$( (: <"$1") 2>&1)||{ case $e in *ermission*)m "p${e##*: }";;*)m n;;esac;exit;}
 h||{ m unsummed;exit;}
-m "k$(c "$1")"
+n=
+[ "$2" ]||n=$(stat -L -c %s "$1")
+if [ "${n:-0}" -gt 1048576 ];then (m "k$(c "$1")" >&3)&
+m "l $n";else m "k$(c "$1")";fi
 if command -v dd >/dev/null;then dd if="$1" bs=65536;else cat "$1";fi
-m "e$?""#;
+r=$?
+wait
+m "e$r""#;
 
 #[cfg(test)]
 mod tests {
+    use super::super::sum::Sum;
     use super::*;
     use crate::engine::Env;
     use proptest::prelude::*;
@@ -333,7 +352,7 @@ mod tests {
         let mounts = std::fs::read_link("/proc/self/ns/mnt").unwrap();
         let here = format!("{} {started} {}", boot.trim(), mounts.display());
         for (instance, first) in [("", "d"), (here.as_str(), "d"), ("it's 1 mnt:[2]", "replaced")] {
-            let script = Script::fetch("n", instance, b"/", SumKind::Cksum);
+            let script = Script::fetch("n", instance, b"/", SumKind::Cksum, false);
             let stdout = run(&script, b"").stdout;
             assert_eq!(script.find(&stdout, b"", 0).unwrap().2, first, "{instance}");
         }
@@ -358,6 +377,57 @@ mod tests {
             assert_eq!((child.wait().unwrap().code(), files()), (Some(1), 0), "{signal}");
         }
         std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_sum_may_follow_the_bytes() {
+        let dir = std::env::temp_dir().join(format!("gangway-put-{}", crate::sys::nonce().unwrap()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("file");
+        let data: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let put = |stdin: &[u8], kind: SumKind, prefix: &str| {
+            let name = path.as_os_str().as_bytes();
+            let mut script = Script::put("0123456789abcdef", "", name, kind, data.len() as u64, "");
+            script.command[2].splice(..0, prefix.bytes());
+            let stdout = run(&script, stdin).stdout;
+            script.find(&stdout, b"", 0).unwrap().2.into_owned()
+        };
+        let is = |content: &[u8]| {
+            std::fs::read(&path).unwrap() == content && std::fs::read_dir(&dir).unwrap().count() == 1
+        };
+        let whole = |kind| {
+            let mut sum = Sum::new(kind);
+            sum.update(&data);
+            [data.clone(), sum.finish().into_bytes()].concat()
+        };
+        for kind in [SumKind::Cksum, SumKind::Sha256, SumKind::Length] {
+            std::fs::write(&path, "old").unwrap();
+            let sent = whole(kind);
+            // Cut in the bytes and in the sum, changed, and too long.
+            let mut changed = sent.clone();
+            changed[7] ^= 1;
+            let mut cuts = vec![&sent[..0], &sent[..1000], &sent[..data.len()]];
+            if kind != SumKind::Length {
+                cuts.extend([&sent[..sent.len() - 1], &changed]);
+            }
+            let longer = [sent.as_slice(), b"0"].concat();
+            for wrong in cuts.into_iter().chain([longer.as_slice()]) {
+                let said = put(wrong, kind, "");
+                assert!(said.starts_with("failed: it arrived incomplete or changed"), "{said}");
+                assert!(is(b"old"), "{kind:?}");
+            }
+            assert_eq!(put(&sent, kind, ""), "ok");
+            assert!(is(&data), "{kind:?}");
+        }
+        // Without dd, and where the file is written in place.
+        let sent = whole(SumKind::Cksum);
+        std::fs::write(&path, "old").unwrap();
+        let without = "command(){ case $2 in dd)return 1;;esac;};";
+        assert_eq!(put(&sent, SumKind::Cksum, without), "first");
+        assert!(is(b"old"));
+        assert_eq!(put(&sent, SumKind::Cksum, "umask(){ exit 1;};"), "first");
+        assert!(is(b"old"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

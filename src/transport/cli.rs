@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -48,14 +49,53 @@ impl CommandLine {
 }
 
 /// What the child reads as its stdin.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// End of file at once.
     Nothing,
-    /// A local file, read by the child itself.
-    File(File),
     /// What [`ExecStream::send`] gives it, until [`ExecStream::finish_input`].
     Stream,
+    /// The same, and [`Event::Drained`] asks for more.
+    Feed,
+}
+
+/// A part of what the child reads.
+#[derive(Debug)]
+enum Piece<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Range { file: &'a File, offset: u64, length: usize },
+}
+
+impl Piece<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Range { length, .. } => *length,
+        }
+    }
+
+    /// Writes what follows the first `sent` bytes, as far as the pipe takes it.
+    fn write(&mut self, pipe: &mut ChildStdin, sent: usize) -> io::Result<usize> {
+        match self {
+            Self::Bytes(bytes) => pipe.write(&bytes[sent..]),
+            Self::Range { file, offset, length } => {
+                let (from, rest) = (*offset + sent as u64, *length - sent);
+                let moved = match sys::splice_from(file, from, &mut *pipe, rest) {
+                    // Not every file system can do that.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                        let mut bytes = vec![0; rest];
+                        let count = file.read_at(&mut bytes, from)?;
+                        pipe.write(&bytes[..count])?
+                    }
+                    moved => moved?,
+                };
+                if moved == 0 {
+                    *length = sent; // the file has become shorter: that is for its owner to see
+                }
+                Ok(moved)
+            }
+        }
+    }
 }
 
 /// What happened on the stream.
@@ -65,6 +105,8 @@ pub enum Event<'b> {
     Stdout(&'b [u8]),
     /// Bytes of stderr, never empty.
     Stderr(&'b [u8]),
+    /// All that was sent is written, and stdin is open for more; only of an [`Input::Feed`].
+    Drained,
     /// The child ended and everything it wrote has been delivered.
     Ended(ExitStatus),
     /// The deadline passed.
@@ -80,8 +122,13 @@ pub struct ExecStream<'a> {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    queue: VecDeque<Cow<'a, [u8]>>,
+    queue: VecDeque<Piece<'a>>,
+    /// Bytes of the queue's first that are written.
     sent: usize,
+    written: u64,
+    feeds: bool,
+    /// [`Event::Drained`] was the answer, and nothing was sent since.
+    asked: bool,
     finished: bool,
     ended: Option<ExitStatus>,
     checked: Instant,
@@ -96,10 +143,10 @@ impl<'a> ExecStream<'a> {
     /// When the command line is empty.
     pub fn spawn(target: &str, engine: &'static str, line: &CommandLine, input: Input) -> Result<Self> {
         let executable = line.argv.first().expect("a command line names its executable");
+        let feeds = matches!(input, Input::Feed);
         let stdin = match input {
             Input::Nothing => Stdio::null(),
-            Input::File(file) => file.into(),
-            Input::Stream => Stdio::piped(),
+            Input::Stream | Input::Feed => Stdio::piped(),
         };
         let mut child = command(line)
             .stdin(stdin)
@@ -117,6 +164,9 @@ impl<'a> ExecStream<'a> {
             stderr,
             queue: VecDeque::new(),
             sent: 0,
+            written: 0,
+            feeds,
+            asked: false,
             finished: false,
             ended: None,
             checked: Instant::now(),
@@ -141,7 +191,16 @@ impl<'a> ExecStream<'a> {
     pub fn send(&mut self, bytes: impl Into<Cow<'a, [u8]>>) {
         let bytes = bytes.into();
         if !bytes.is_empty() && self.stdin.is_some() {
-            self.queue.push_back(bytes);
+            self.asked = false;
+            self.queue.push_back(Piece::Bytes(bytes));
+        }
+    }
+
+    /// Queues `length` bytes of a file from `offset`, which pass from the page cache to the child without a copy in this process.
+    pub fn send_from(&mut self, file: &'a File, offset: u64, length: usize) {
+        if length > 0 && self.stdin.is_some() {
+            self.asked = false;
+            self.queue.push_back(Piece::Range { file, offset, length });
         }
     }
 
@@ -155,6 +214,11 @@ impl<'a> ExecStream<'a> {
     pub fn drop_input(&mut self) {
         self.queue.clear();
         self.stdin = None;
+    }
+
+    /// Bytes of stdin that the child has been given.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     fn close_input_when_done(&mut self) {
@@ -190,6 +254,11 @@ impl<'a> ExecStream<'a> {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
             }
+            let asks = self.feeds && !self.asked && !self.finished;
+            if asks && self.queue.is_empty() && self.stdin.is_some() {
+                self.asked = true;
+                return Ok(Event::Drained);
+            }
             let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
             let interrupted = self.wait(wait).map_err(|source| self.broken(source))?;
             if interrupted {
@@ -209,11 +278,12 @@ impl<'a> ExecStream<'a> {
     }
 
     fn write_ready(&mut self) -> io::Result<()> {
-        while let (Some(stdin), Some(bytes)) = (self.stdin.as_mut(), self.queue.front()) {
-            match stdin.write(&bytes[self.sent..]) {
+        while let (Some(stdin), Some(piece)) = (self.stdin.as_mut(), self.queue.front_mut()) {
+            match piece.write(stdin, self.sent) {
                 Ok(count) => {
                     self.sent += count;
-                    if self.sent == bytes.len() {
+                    self.written += count as u64;
+                    if self.sent >= piece.length() {
                         self.queue.pop_front();
                         self.sent = 0;
                     }
@@ -354,7 +424,7 @@ pub fn ask(
             Event::Ended(status) => {
                 return Ok(Some(Answer { status, stdout, stderr }));
             }
-            Event::Deadline => return Ok(None),
+            Event::Deadline | Event::Drained => return Ok(None),
         }
         if stdout.len() + stderr.len() > LONGEST_ANSWER {
             return Ok(None);
@@ -383,7 +453,7 @@ mod tests {
                 Event::Stdout(bytes) => out.extend_from_slice(bytes),
                 Event::Stderr(bytes) => err.extend_from_slice(bytes),
                 Event::Ended(status) => return (status, out, err),
-                Event::Deadline => unreachable!("no deadline was set"),
+                Event::Deadline | Event::Drained => unreachable!("no deadline was set, and it is no feed"),
             }
         }
     }
@@ -394,6 +464,42 @@ mod tests {
         let (status, out, err) = run(&["cat"], Some(&data));
         assert!(status.success() && err.is_empty());
         assert_eq!(out, data);
+    }
+
+    #[test]
+    fn a_file_passes_as_far_as_it_goes_and_more_is_asked_for() {
+        let path = std::env::temp_dir().join(format!("gangway-feed-{}", sys::nonce().unwrap()));
+        let data: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(&path, &data).unwrap();
+        // /proc/self/environ cannot be spliced.
+        for (path, data) in [
+            (path.as_path(), data.as_slice()),
+            ("/proc/self/environ".as_ref(), &std::fs::read("/proc/self/environ").unwrap()),
+        ] {
+            let file = File::open(path).unwrap();
+            let mut stream = ExecStream::spawn("t", "runc", &line(&["cat"]), Input::Feed).unwrap();
+            let (mut asked, mut out) = (0, Vec::new());
+            loop {
+                match stream.next(None, &mut Uninterrupted).unwrap() {
+                    Event::Drained if asked == 0 => {
+                        stream.send(b"head".as_slice());
+                        stream.send_from(&file, 1, data.len() + 99);
+                        stream.send_from(&file, data.len() as u64 + 100, 5);
+                        asked += 1;
+                    }
+                    Event::Drained => {
+                        stream.finish_input();
+                        asked += 1;
+                    }
+                    Event::Stdout(bytes) => out.extend_from_slice(bytes),
+                    Event::Stderr(_) | Event::Deadline => unreachable!("cat says nothing, and has time"),
+                    Event::Ended(status) => break assert!(status.success()),
+                }
+            }
+            assert_eq!((asked, out.len(), stream.written()), (2, data.len() + 3, data.len() as u64 + 3));
+            assert!(out[..4] == *b"head" && out[4..] == data[1..]);
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

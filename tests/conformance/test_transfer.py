@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ansible_gangway import _core
 from support.targets import Target
+
+# The sum of such a file is taken while it is sent.
+LARGE = 3_000_000
 
 NAMES = [
     b"plain",
@@ -120,6 +125,53 @@ def test_links(target: Target, tmp_path: Path, place: bytes) -> None:
     assert target.run("target", f"cd {here}; cat nowhere; readlink dangling") == b"newnowhere\n"
 
 
+def test_a_large_file_in_place(target: Target, tmp_path: Path, place: bytes) -> None:
+    """What cannot be a temporary file is sent the sum first: nothing else ever lands in it."""
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_bytes(os.urandom(LARGE))
+    here = quoted(place)
+    target.run("target", f"cd {here}; echo old >file; ln file other")
+    session = target.session()
+    note = session.put_file(bytes(local), place + b"/file")
+    assert note is not None and "in place: it has 2 links" in note
+    assert target.run("target", f"cat {here}/other") == local.read_bytes()
+    assert "not a regular file" in (session.put_file(bytes(local), b"/dev/null") or "")
+    assert listing(target, place) == [b"file", b"other"]
+    if target.engine != "kubectl":
+        target.run("target", f"cd {here}; rm other; chown app file")
+        note = target.session(user=b"app").put_file(bytes(local), place + b"/file")
+        assert note is not None and "in place: no file can be made beside it" in note
+    session.fetch_file(place + b"/file", bytes(back))
+    assert back.read_bytes() == local.read_bytes()
+
+
+def test_a_local_file_that_changes(target: Target, tmp_path: Path, place: bytes) -> None:
+    """It has no sum that could be true: the old file stays, and the sentence says why."""
+    local = tmp_path / "local"
+    local.write_bytes(os.urandom(8 * LARGE))
+    target.run("target", f"echo old >{quoted(place)}/file")
+    over = threading.Event()
+
+    def write() -> None:
+        with local.open("r+b") as file:
+            while not over.wait(0.001):
+                file.seek(LARGE)
+                file.write(os.urandom(10))
+                file.flush()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            sentence = "the local file changed while it was sent; try again; nothing there"
+            with pytest.raises(_core.Error, match=sentence):
+                target.session().put_file(bytes(local), place + b"/file")
+        finally:
+            over.set()
+        writing.result(10)
+    assert target.run("target", f"cat {quoted(place)}/file") == b"old\n"
+    assert listing(target, place) == [b"file"]
+
+
 def test_a_mount_point_is_written_in_place(target: Target, tmp_path: Path) -> None:
     """/etc/hosts is a mount in Docker and Kubernetes: no rename, and the note says so."""
     local = tmp_path / "hosts"
@@ -177,6 +229,13 @@ def test_files_without_a_size(target: Target, tmp_path: Path) -> None:
     back = tmp_path / "back"
     target.session().fetch_file(b"/proc/filesystems", bytes(back))
     assert back.read_bytes() == target.run("target", "cat /proc/filesystems")
+
+
+def test_a_local_file_without_a_size(target: Target, place: bytes) -> None:
+    """What the controller's own /proc makes up when it is read is sent whole."""
+    target.session().put_file(b"/proc/filesystems", place + b"/file")
+    sent = Path("/proc/filesystems").read_bytes()
+    assert target.run("target", f"cat {quoted(place)}/file") == sent
 
 
 def test_local_sources(target: Target, tmp_path: Path) -> None:
@@ -287,7 +346,6 @@ def test_tools_that_are_missing(
 ) -> None:
     """Without dd there is cat, without cksum sha256sum, without stat a write in place."""
     local, back = tmp_path / "local", tmp_path / "back"
-    local.write_bytes(os.urandom(100_000))
     kept = ("cat", "cksum", "sha256sum", "wc", "chmod", "chown", "mv", "rm", "stat", "dd")
     tools = quoted(place + b"/tools")
     links = "; ".join(
@@ -295,13 +353,43 @@ def test_tools_that_are_missing(
     )
     target.run("target", f"mkdir {tools}; {links}")
     session = target.session(env={b"PATH": place + b"/tools"})
-    first = session.put_file(bytes(local), place + b"/file")
-    assert first is None
-    note = session.put_file(bytes(local), place + b"/file")
-    assert (note is None) == ("stat" not in missing)
-    session.fetch_file(place + b"/file", bytes(back))
-    assert back.read_bytes() == local.read_bytes()
-    assert listing(target, place)[:2] == [b"file", b"tools"]
+    for size, name in ((100_000, b"/small"), (LARGE, b"/large")):
+        local.write_bytes(os.urandom(size))
+        first = session.put_file(bytes(local), place + name)
+        assert first is None
+        note = session.put_file(bytes(local), place + name)
+        assert (note is None) == ("stat" not in missing)
+        session.fetch_file(place + name, bytes(back))
+        assert back.read_bytes() == local.read_bytes()
+    assert listing(target, place)[:3] == [b"large", b"small", b"tools"]
+
+
+@without_tools
+@pytest.mark.parametrize("change", ["echo more >>{file}", "echo x | dd of={file} conv=notrunc"])
+def test_a_file_that_changes_while_it_is_summed(
+    target: Target, tmp_path: Path, place: bytes, change: str
+) -> None:
+    """What grew after it was sent is fetched once more; what is another file is not kept."""
+    back = tmp_path / "back"
+    back.write_text("old")
+    file, tools = quoted(place + b"/file"), quoted(place + b"/tools")
+    script = f"#!/bin/sh\nsleep 1; {change.format(file=file)}; exec /usr/bin/cksum\n"
+    target.run(
+        "target",
+        f"head -c {LARGE} /dev/urandom >{file}; mkdir {tools}; cat >{tools}/cksum;"
+        f"chmod 755 {tools}/cksum",
+        stdin=script.encode(),
+    )
+    before = target.run("target", f"cat {file}")
+    session = target.session(env={b"PATH": place + b"/tools:/usr/bin:/bin"})
+    if "more" in change:
+        session.fetch_file(place + b"/file", bytes(back))
+        assert back.read_bytes() == before + b"more\n" * 2
+    else:
+        with pytest.raises(_core.Error, match="it changed while it was read; try again"):
+            session.fetch_file(place + b"/file", bytes(back))
+        assert back.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [back]
 
 
 @without_tools
