@@ -413,7 +413,7 @@ mod tests {
             let longer = [sent.as_slice(), b"0"].concat();
             for wrong in cuts.into_iter().chain([longer.as_slice()]) {
                 let said = put(wrong, kind, "");
-                assert!(said.starts_with("failed: it arrived incomplete or changed"), "{said}");
+                assert!(said.starts_with("incomplete: it arrived incomplete or changed"), "{said}");
                 assert!(is(b"old"), "{kind:?}");
             }
             assert_eq!(put(&sent, kind, ""), "ok");
