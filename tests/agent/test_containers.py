@@ -265,12 +265,12 @@ def test_the_application_outlives_what_is_ours(start: Start, runc: Runc) -> None
             # Bit by bit, so that it alone always fits.
             program = (
                 "import time; x = []\n"
-                "for i in range(175): x.append(b'x' * (1 << 20)); time.sleep(0.01)\n"
+                "for i in range(182): x.append(b'x' * (1 << 20)); time.sleep(0.01)\n"
                 "time.sleep(1); print(len(x), 'and well')"
             )
             argv = [*runc.client, "exec", container, "python3", "-c", program]
             application = subprocess.run(argv, capture_output=True, timeout=60)
-            assert application.stdout == b"175 and well\n", application
+            assert application.stdout == b"182 and well\n", application
             ended = 0
             for one in (agent, warm):
                 try:

@@ -146,7 +146,7 @@ VALUES = (
     Value("the number of a file", STATS, "(stat|files/[0-9]+)/(inode|dev)", r"\d+"),
     Value("a time of a file", STATS, "(stat|files/[0-9]+)/[mc]time", NOW),
     Value("when a file was read", STATS, "(stat|files/[0-9]+)/atime", r"1\d{9}(\.\d+)?"),
-    Value("when the package lists came", "apt", "cache_update_time", NOW),
+    Value("when the package lists came", "apt|package", "cache_update_time", NOW),
     Value("a time in a diff", "file", "diff/(before|after)/[am]time", NOW),
     Value("the time of day", FACTS, rf"{CLOCK}/(second|minute|hour|epoch|epoch_int)", r"\d+"),
     Value("the time", FACTS, f"{CLOCK}/time", TIME),
