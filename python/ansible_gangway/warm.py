@@ -199,10 +199,12 @@ def look_at_files():
     if hasattr(site, "getsitepackages"):  # some are not there yet
         places = site.getsitepackages() + [site.USER_SITE] * bool(site.ENABLE_USER_SITE)
         paths += places
-        for place in filter(os.path.isdir, places):
-            paths += [
-                os.path.join(place, name) for name in os.listdir(place) if name[-4:] == ".pth"
-            ]
+        for place in places:
+            try:
+                names = os.listdir(place)
+            except OSError:  # not there, or not for this user
+                continue
+            paths += [os.path.join(place, name) for name in names if name.endswith(".pth")]
     for name in ("sitecustomize", "usercustomize"):
         paths.append(getattr(sys.modules.get(name), "__file__", None))
     return {path: look_at(path) for path in paths if path}

@@ -1,8 +1,9 @@
 """Every case here runs on every engine and every path: it takes the fixture `target`.
 
 What a run really had of that matrix is printed at its end. `--sample=pairwise` leaves runc as it
-is, and of the others takes each case by one path, in turn; `--sample=sparse` takes each case once
-by each path, on engines in turn. So cases, engines and paths meet each other in pairs.
+is, and of the others takes each case by one path, in turn; of a case with several arguments Podman
+and kubectl take one each. `--sample=sparse` takes each case once by each path, on engines in turn.
+So tests, engines and paths meet each other in pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note each case's place in the matrix, and leave out what is not in the sample."""
-    left_out = []
+    matrix = {}
+    engines: dict[int, set[str]] = defaultdict(set)
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         if {"target", "by_path"} <= set(params):
@@ -40,18 +42,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             case = zlib.crc32(
                 "|".join([item.location[0], item.location[2].split("[")[0], *rest]).encode()
             )
-            if not sampled(config.getoption("--sample"), case, engine, path):
-                left_out.append(item)
+            matrix[item] = case, engine, path
+            if rest:
+                engines[case].add(engine)
+    sample = config.getoption("--sample")
+    left_out = [
+        item
+        for item, (case, engine, path) in matrix.items()
+        if not sampled(sample, case, engine, path, {"podman", "kubectl"} <= engines[case])
+    ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
-def sampled(sample: str | None, case: int, engine: str, path: str) -> bool:
+def sampled(sample: str | None, case: int, engine: str, path: str, shared: bool) -> bool:
     """Tell whether a case, known by a number, is in the sample."""
     place = sorted(ENGINES).index(engine) + PATHS.index(path)
     if sample == "sparse":
         return (case + place) % len(ENGINES) == 0
-    return sample is None or engine == "runc" or (case + place) % len(PATHS) == 0
+    if sample is None or engine == "runc":
+        return True
+    if shared and engine in ("podman", "kubectl") and (case // 2 % 2 == 0) != (engine == "podman"):
+        return False
+    return (case + place) % len(PATHS) == 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
