@@ -24,7 +24,7 @@ CORES = {
     "2.20": "3.12",
     "2.21": "3.13",
 }
-NEWEST = "2.21"
+OLDEST, NEWEST = "2.16", "2.21"
 OTHER_ENGINES = "docker or podman or kube"  # in the names of tests and of their parameters
 BESIDE = {
     "modules": ["tests/modules"],
@@ -85,13 +85,16 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
     nox.session(run if python else missing, python=python or False, name=name)
 
 
-# What an older ansible-core repeats on the other engines, outside `make soak`.
-OF_CORES = ["tests/conformance", "tests/examples", "tests/plugins", "tests/properties"]
+# What an older ansible-core repeats on other engines, outside `make soak`; the oldest some more.
+REPEATED = ["tests/examples", "tests/plugins"]
+REPEATED_BY_THE_OLDEST = [*REPEATED, "tests/conformance", "tests/properties"]
 for core in CORES:
     elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
     ignored = [f"--ignore={directory}" for directory in elsewhere]
     declare(f"core-{core}", core, [*ignored, "-k", f"not ({OTHER_ENGINES})"])
-    chosen = [] if core == NEWEST or SOAK else OF_CORES
+    chosen = REPEATED_BY_THE_OLDEST if core == OLDEST else REPEATED
+    if core == NEWEST or SOAK:
+        chosen = []
     declare(f"engines-{core}", core, [*chosen, *ignored, "-k", OTHER_ENGINES])
 for name, directories in BESIDE.items():
     declare(name, NEWEST, directories)
