@@ -5,8 +5,8 @@ The newest ansible-core runs everything. On the others only the tests that run A
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
 after two dashes: `nox -s engines-2.16 -- tests/examples -k docker`.
 
-They are cut so that scripts/test can run several beside each other, because each waits for half of
-its time: what needs no engine but runc, what needs another, and what has containers of its own.
+They are cut into lines (tags) that scripts/test runs beside each other, as tests wait for half of
+their time: what needs no engine but runc, what needs another, and what has its own containers.
 """
 
 import os
@@ -39,8 +39,12 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 cores = list(CORES) if SOAK else [NEWEST, "2.16", "2.19"]
-nox.options.sessions = [f"{part}-{core}" for part in ("core", "engines") for core in cores]
-nox.options.sessions += BESIDE
+LINES = {
+    "runc": [f"core-{core}" for core in cores],
+    "engines": [*(f"engines-{core}" for core in cores), "peers"],
+    "apart": ["without-engine", "modules"],
+}
+nox.options.sessions = [name for names in LINES.values() for name in names]
 
 
 def find_python(version: str) -> str | None:
@@ -82,7 +86,8 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
     def run(session: nox.Session) -> None:
         tests(session, core, chosen)
 
-    nox.session(run if python else missing, python=python or False, name=name)
+    tags = [line for line, names in LINES.items() if name in names]
+    nox.session(run if python else missing, python=python or False, name=name, tags=tags)
 
 
 # What an older ansible-core repeats on other engines, outside `make soak`; the oldest some more.
