@@ -9,6 +9,8 @@ A line is taken only as a whole and with names that no shell would change. Whate
 is left to the shell: it begins anew, which harms nobody, and has the words for it.
 """
 
+import re
+
 # What shlex.quote leaves as it is, and echo prints as it is.
 PLACE = rb"/[\w@%+=:,./-]*"
 MADE = rb"ansible-tmp-[\d.]+-\d+-\d+"
@@ -21,9 +23,9 @@ MOST_REMOVED, DEEPEST = 100, 5
 
 def step(agent, shell, command):
     """Do one; return what its line prints, None when it is left to the shell."""
-    line = PATTERNS[LINE].fullmatch(command) if shell == b"/bin/sh" else None
+    line = re.fullmatch(LINE, command) if shell == b"/bin/sh" else None
     for pattern, program, do in STEPS if line else ():
-        found = PATTERNS[pattern].fullmatch(line.group(1))
+        found = re.fullmatch(pattern, line.group(1))
         if found and is_usual([shell] + program, agent.environment):
             try:
                 return do(agent, found)
@@ -101,12 +103,12 @@ def home(agent, found):
     """Say where a home is: of a user, or one's own as the environment has it."""
     name, place = found.group(1), agent.environment.get(b"HOME", b"")
     if name:
-        sources = PATTERNS[SOURCES].findall(contents("/etc/nsswitch.conf") or b"passwd: files")
+        sources = re.findall(SOURCES, contents("/etc/nsswitch.conf") or b"passwd: files")
         users = [line.split(b":") for line in (contents("/etc/passwd") or b"").splitlines()]
         place = {user[0]: user[5] for user in reversed(users) if len(user) == 7}[name]
         if sources != [b"files"]:
             raise KeyError("it is asked for elsewhere first")
-    if not PATTERNS[PLACE].fullmatch(place):
+    if not re.fullmatch(PLACE, place):
         raise KeyError("a shell may change it")
     return place + b"\n"
 
@@ -124,15 +126,3 @@ STEPS = (
     (rb"rm -f -r (%s/%s)/ > /dev/null 2>&1" % (PLACE, MADE), [b"rm"], remove),
     (rb"echo ~([a-z_][\w-]*)?", [], home),
 )
-PATTERNS = {}
-
-
-def compile_patterns(_agent):
-    """Do what a HELLO need not wait for."""
-    import re
-
-    for pattern in [LINE, PLACE, SOURCES] + [step[0] for step in STEPS]:
-        PATTERNS[pattern] = re.compile(pattern)
-
-
-PREPARE.append(compile_patterns)
