@@ -261,6 +261,21 @@ def enter(directory):
         raise Unable("its directory %s cannot be entered: %s" % (text(directory), said(error)))
 
 
+# Of most shells, without a PATH.
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def find_program(name, environment):
+    """Return the path of a program, found as a shell would; None if there is none."""
+    if b"/" in name:
+        return name if os.access(name, os.X_OK) else None
+    for directory in environment.get(b"PATH", DEFAULT_PATH).split(b":"):
+        path = os.path.join(directory or b".", name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
 def readable_bytes(fd):
     """Return how many bytes a pipe holds."""
     raw = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")

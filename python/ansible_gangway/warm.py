@@ -99,7 +99,10 @@ class Template:
         if self.refused:
             return
         # What the line names may be a program that runs the interpreter.
-        SYSTEM_FILES.append(find_program(agent.config.get("interpreter"), agent.environment))
+        named = agent.config.get("interpreter")
+        program = find_program(named, agent.environment) if named else None
+        if program:
+            SYSTEM_FILES.append(os.fsdecode(program))
         self.seen = look_at_files()
         import importlib
 
@@ -180,13 +183,6 @@ def look_at(path):
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def find_program(name, environment):
-    """Return the path of the program that a shell runs by this name; None if there is none."""
-    import shutil
-
-    return name and shutil.which(os.fsdecode(name), path=os.fsdecode(environment.get(b"PATH", b"")))
 
 
 def look_at_files():
