@@ -284,7 +284,7 @@ def test_nothing_is_given_to_an_agent_whose_client_has_ended(broker: Broker) -> 
 def test_an_agent_that_hears_nothing_any_more_is_ended(broker: Broker) -> None:
     broker.start()
     with broker.client() as client:
-        client.fake("import os, time; print(flush=True); os.close(0); time.sleep(60)")
+        client.fake("import os, time; os.close(0); print(flush=True); time.sleep(60)")
         (agent,) = client.status()["agents"]
         number = client.start("true")
         gone = client.answer(number)
