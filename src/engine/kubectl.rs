@@ -315,6 +315,9 @@ impl Kubectl {
             || has("Unable to connect to the server")
             || has("no such host")
             || has("i/o timeout")
+            // Go's own words, in whatever kubectl says around them.
+            || has("dial tcp ")
+            || has("connection reset by peer")
             // The server is there, and the node's kubelet is not.
             || has("error sending request:")
             || has("error dialing backend:")
@@ -554,6 +557,10 @@ mod tests {
                 "cannot be reached (error: Internal error occurred: error sending request: Post \"https://10.0.0.1:10250/exec/x/web/main\": dial tcp",
             ),
             ("Error from server: error dialing backend: dial tcp 10.0.0.1:10250: i/o", "cannot be reached"),
+            (
+                "error: Get \"https://127.0.0.1:1/api/v1/namespaces/default/pods/web\": dial tcp 127.0.0.1:1: connect: connection refused - error from a previous attempt: read tcp 127.0.0.1:2->127.0.0.1:1: read: connection reset by peer",
+                "cannot be reached",
+            ),
             ("error: something else", "failed to start the command: error: something else"),
         ];
         for (stderr, expected) in table {
