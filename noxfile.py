@@ -6,7 +6,7 @@ The newest ansible-core runs everything. On the others only the tests that run A
 after two dashes: `nox -s engines-2.16 -- tests/examples -k docker`.
 
 They are cut into lines (tags) that scripts/test runs beside each other, as tests wait for half of
-their time: what needs no engine but runc, what needs another, and what has its own containers.
+their time: two without an engine other than runc and Docker, and one with all.
 """
 
 import os
@@ -38,11 +38,12 @@ nox.needs_version = ">=2025.5"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
-cores = list(CORES) if SOAK else [NEWEST, "2.16", "2.19"]
+BETWEEN = [core for core in CORES if core not in (OLDEST, NEWEST)] if SOAK else ["2.19"]
+cores = [NEWEST, OLDEST, *BETWEEN]
 LINES = {
-    "runc": [f"core-{core}" for core in cores],
+    "runc": [f"core-{NEWEST}", f"core-{OLDEST}"],
     "engines": [*(f"engines-{core}" for core in cores), "peers"],
-    "apart": ["without-engine", "modules"],
+    "apart": ["without-engine", "modules", *(f"core-{core}" for core in BETWEEN)],
 }
 nox.options.sessions = [name for names in LINES.values() for name in names]
 

@@ -15,6 +15,7 @@ from ansible_gangway import _core
 from support import beds
 from support.ansible import Ansible
 from support.interpreters import is_sampled
+from support.sample import in_turn
 from support.skip import cannot_run
 
 KEEP_BEDS = os.environ.get("GANGWAY_KEEP_BEDS") == "1"
@@ -27,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--sample",
         choices=["pairwise", "sparse"],
         help="take a part of the conformance suite (its conftest.py) and of the Pythons for agents "
-        "(support/interpreters.py)",
+        "(support/interpreters.py); sparse: also of the tests marked in_turn (support/sample.py)",
     )
 
 
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "plays: runs Ansible, so every ansible-core repeats it (set by the fixture `ansible`)",
         "soak: takes very long, runs only with --soak (`make soak`)",
+        "in_turn: takes long; of its variants --sample=sparse takes one, each ansible-core another",
     ):
         config.addinivalue_line("markers", line)
 
@@ -53,6 +55,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if item.get_closest_marker("soak")}
     if config.getoption("--sample"):
         left_out |= {item for item in items if not is_sampled(item)}
+    if config.getoption("--sample") == "sparse":
+        left = [item for item in items if item not in left_out]
+        marked = [item for item in left if item.get_closest_marker("in_turn")]
+        left_out |= set(marked) - set(in_turn(marked))
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
 

@@ -2,15 +2,14 @@
 
 What a run really had of that matrix is printed at its end. `--sample=pairwise` leaves runc as it
 is, and of the others takes each case by one path, in turn; of a case with several arguments Podman
-and kubectl take one each. `--sample=sparse` takes each case once by each path, on engines in turn.
-So tests, engines and paths meet each other in pairs.
+and kubectl take one each. So tests, engines and paths meet each other in pairs. `--sample=sparse`
+takes each case once, and each ansible-core on another engine or by another path.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from ansible.release import __version__
 
 from ansible_gangway import _core
 from support import entrances as entering
+from support.sample import TURN, number
 from support.targets import ENGINES, PATHS, Target
 
 
@@ -39,9 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             engine, path = params["target"], params["by_path"]
             item.user_properties.append(("matrix", (engine, path)))
             rest = sorted(str(params[key]) for key in params if key not in ("target", "by_path"))
-            case = zlib.crc32(
-                "|".join([item.location[0], item.location[2].split("[")[0], *rest]).encode()
-            )
+            case = number(item.location[0], item.location[2].split("[")[0], *rest)
             matrix[item] = case, engine, path
             if rest:
                 engines[case].add(engine)
@@ -59,7 +57,8 @@ def sampled(sample: str | None, case: int, engine: str, path: str, shared: bool)
     """Tell whether a case, known by a number, is in the sample."""
     place = sorted(ENGINES).index(engine) + PATHS.index(path)
     if sample == "sparse":
-        return (case + place) % len(ENGINES) == 0
+        place += sorted(ENGINES).index(engine) * (len(PATHS) - 1)  # each has a number
+        return (case + TURN + place) % (len(ENGINES) * len(PATHS)) == 0
     if sample is None or engine == "runc":
         return True
     if shared and engine in ("podman", "kubectl") and (case // 2 % 2 == 0) != (engine == "podman"):

@@ -101,6 +101,7 @@ def counts(result: Result, engine: str) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.in_turn
 @pytest.mark.timeout(600)
 def test_site_gives_the_same_recap_on_every_engine(
     engine: str, env: Env, ansible: Ansible, examples: Path

@@ -52,6 +52,7 @@ def test_a_loop_over_an_environment(target: Target, ansible: Ansible, tmp_path: 
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.in_turn
 @pytest.mark.parametrize("method", ["sudo", "su"])  # by su modules come as files
 def test_a_password_asked_for_once(
     target: Target, ansible: Ansible, tmp_path: Path, method: str

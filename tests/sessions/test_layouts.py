@@ -51,6 +51,7 @@ def alpine(target: Target, name: str) -> dict[str, Any]:
     return {}
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("layout", [red_hat, alpine])
 def test_a_layout(target: Target, ansible: Ansible, tmp_path: Path, layout: Any) -> None:
     """All of a play goes through agents there."""

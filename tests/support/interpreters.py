@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import zlib
 from pathlib import Path
 
 import pytest
 
+from support.sample import number
 from support.skip import cannot_run
 
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -31,5 +31,5 @@ def is_sampled(item: pytest.Item) -> bool:
     if version not in BETWEEN:
         return True
     rest = sorted(f"{name}={value}" for name, value in params.items() if name != "python")
-    case = zlib.crc32("|".join([item.nodeid.split("[")[0], *rest]).encode())
+    case = number(item.nodeid.split("[")[0], *rest)
     return bool(BETWEEN[case % len(BETWEEN)] == version)

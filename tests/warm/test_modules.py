@@ -119,6 +119,7 @@ def lasting(value: Any) -> Any:
     return words(value.encode()) if isinstance(value, str) else value
 
 
+@pytest.mark.in_turn
 def test_every_module_does_the_same(warm: Modules, python: str, texts: list[bytes]) -> None:
     for text in texts:
         reset()
@@ -135,6 +136,7 @@ def test_every_module_does_the_same(warm: Modules, python: str, texts: list[byte
             time.sleep(pause)
 
 
+@pytest.mark.in_turn
 @as_files
 def test_every_module_does_the_same_as_a_file(
     warm: Modules, python: str, texts: list[bytes], file: Path
