@@ -109,6 +109,12 @@ class Session:
         Error when privileges were not given.
         """
 
+    def prepare(self) -> None:
+        """Let the agent for commands open meanwhile; the first call that needs it waits for it.
+
+        What goes wrong is said by that call. Without effect after a first call.
+        """
+
     def put_file(self, in_path: bytes, out_path: bytes) -> str | None:
         """Copy the local file `in_path` to `out_path` in the container, both absolute.
 

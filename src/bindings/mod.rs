@@ -169,6 +169,10 @@ impl Session {
         Ok((rc, PyBytes::new(py, &stdout), PyBytes::new(py, &stderr)))
     }
 
+    fn prepare(&self, py: Python<'_>) -> PyResult<()> {
+        self.run(py, |session, signals| session.prepare(signals))
+    }
+
     fn put_file(&self, py: Python<'_>, in_path: &[u8], out_path: &[u8]) -> PyResult<Option<String>> {
         self.run(py, |session, signals| session.put_file(path(in_path), out_path, signals))
     }

@@ -167,6 +167,12 @@ impl Client {
         self.write();
     }
 
+    /// The same of an upload.
+    pub fn flush_upload(&mut self, upload: &mut Upload<'_>) {
+        upload.fill(&mut self.out, self.written);
+        self.write();
+    }
+
     fn is_flushed(&self) -> bool {
         self.written == self.out.len()
     }

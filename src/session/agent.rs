@@ -15,7 +15,7 @@ use super::escalation::{Answer, Escalation};
 use super::fetch::Destination;
 use super::key::hex;
 use super::line::PythonLine;
-use super::open::{self, Acquired, Agent, Purpose};
+use super::open::{self, Acquired, Agent, Begun, Purpose};
 use super::parts::Parts;
 use super::put;
 use super::{CommandResult, Session, resolve};
@@ -43,6 +43,8 @@ const WRAPPER: &[u8] = b"_ansiballz_main";
 
 /// How often an agent that went before it was asked anything is replaced within one call.
 const ATTEMPTS: u32 = 3;
+
+const NO_BROKER: &str = "there is no broker";
 
 /// What an agent may take to begin a request, beyond the time that the engine has.
 const START: Duration = Duration::from_secs(60);
@@ -247,6 +249,34 @@ pub(super) fn reset(
     Ok(())
 }
 
+/// Asks for the agent for commands ahead of its use; what goes wrong is found again, and said, when it is used.
+pub(super) fn prepare(session: &mut Session, agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<()> {
+    let Some(mut client) = connected(session, agents, interrupt)? else { return Ok(()) };
+    match open::begin(session, agents, &mut client, interrupt) {
+        Ok(begun) => (session.client, session.begun) = (Some(client), Some(begun)),
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Ends an opening that was begun ahead, before the connection is used for something else: what comes of it would be lost.
+fn settle(
+    session: &mut Session,
+    agents: &Agents,
+    client: &mut Client,
+    interrupt: &mut dyn Interrupt,
+) -> Result<()> {
+    if matches!(session.begun, Some(Begun::Spawned(_))) {
+        match open::acquire(session, agents, client, Purpose::Commands, None, interrupt) {
+            Ok(acquired) => session.begun = Some(Begun::Answered(acquired)),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Does `work` on an agent, another one when the first was gone before it was asked.
 fn on_agent<T>(
     session: &mut Session,
@@ -263,16 +293,14 @@ where
     for _ in 0..ATTEMPTS {
         let mut client = match session.client.take() {
             Some(client) => client,
-            None => match broker(agents, interrupt) {
-                Ok(client) => client,
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => {
-                    session.no_broker = true;
-                    session.warn(error.sentence());
-                    return Ok(Way::Direct("there is no broker".to_owned()));
-                }
+            None => match connected(session, agents, interrupt)? {
+                Some(client) => client,
+                None => return Ok(Way::Direct(NO_BROKER.to_owned())),
             },
         };
+        if matches!(purpose, Purpose::Modules(_)) {
+            settle(session, agents, &mut client, interrupt)?;
+        }
         let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
         let agent = match open::acquire(session, agents, &mut client, purpose, plugin, interrupt)? {
             Acquired::Agent(agent) => agent,
@@ -313,10 +341,25 @@ where
     Ok(Way::Direct(format!("no agent stayed ({reason})")))
 }
 
-/// The broker's connection, the broker being started if need be.
-fn broker(agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<Client> {
-    let path = ControlPath::new(&agents.build)?;
-    Ok(Client::new(connect::connect(&path, &agents.start(), interrupt)?))
+/// The broker's connection, the broker being started if need be; `None` when there can be none, which the user is told.
+fn connected(
+    session: &mut Session,
+    agents: &Agents,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Option<Client>> {
+    session.begun = None; // on another connection
+    let connected =
+        ControlPath::new(&agents.build).and_then(|path| connect::connect(&path, &agents.start(), interrupt));
+    match connected {
+        Ok(connected) => Ok(Some(Client::new(connected))),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => {
+            session.no_broker = true;
+            session.path = format!("direct: {NO_BROKER}"); // of all calls to come
+            session.warn(error.sentence());
+            Ok(None)
+        }
+    }
 }
 
 /// What a line that ended by itself means to a call.

@@ -42,6 +42,7 @@ impl Serves {
 }
 
 /// The program of an agent.
+#[derive(Debug)]
 pub(super) struct Boot {
     nonce: String,
     source: Vec<u8>,

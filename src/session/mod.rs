@@ -30,6 +30,7 @@ use crate::transport::Interrupt;
 use agent::Way;
 use become_prompt::BecomePlugin;
 use key::Place;
+use open::Begun;
 use sum::SumKind;
 
 /// What a command gave back.
@@ -64,6 +65,8 @@ pub struct Session {
     /// `None`: every call is direct.
     agents: Option<Agents>,
     client: Option<Client>,
+    /// What was asked for on that connection ahead of its use.
+    begun: Option<Begun>,
     no_broker: bool,
     /// Where an engine's client would start.
     place: Place,
@@ -96,6 +99,7 @@ impl Session {
             sums_by: SumKind::Cksum,
             agents: agents.filter(|agents| agents.persist > 0.0),
             client: None,
+            begun: None,
             no_broker: false,
             place,
             identity,
@@ -124,6 +128,14 @@ impl Session {
             let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
             direct::exec_command(session, command, stdin, plugin, interrupt)
         })
+    }
+
+    /// Lets the agent for commands open while the caller does something else; [`Self::exec_command`] and transfers wait for it.
+    pub fn prepare(&mut self, interrupt: &mut dyn Interrupt) -> Result<()> {
+        match self.agents() {
+            Some(agents) if self.client.is_none() => agent::prepare(self, &agents, interrupt),
+            _ => Ok(()),
+        }
     }
 
     /// Copies the local file to the path in the container: whole and verified, or not at all.
@@ -190,7 +202,7 @@ impl Session {
 
     /// Gives the connection to the broker back.
     pub fn close(&mut self) {
-        self.client = None;
+        (self.client, self.begun) = (None, None);
     }
 
     fn agents(&self) -> Option<Agents> {

@@ -105,6 +105,74 @@ fn agent_key(
     }
 }
 
+/// What was asked for ahead of its use.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Answered(Acquired),
+    Spawned(Box<Spawned>),
+}
+
+/// Asks for the agent for commands, and starts opening it when it is this task that has to; [`acquire`] takes it from there.
+pub(super) fn begin(
+    session: &mut Session,
+    agents: &Agents,
+    client: &mut Client,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Begun> {
+    let id = client.new_id();
+    if let Some(acquired) = ask(session, agents, client, id, Purpose::Commands, None, interrupt)? {
+        return Ok(Begun::Answered(acquired));
+    }
+    match Spawned::new(session, agents, client, id, Purpose::Commands, false, interrupt) {
+        Ok(mut spawned) => {
+            client.flush_upload(&mut spawned.upload);
+            Ok(Begun::Spawned(Box::new(spawned)))
+        }
+        Err(error) => {
+            give_up(client, id, None);
+            Err(error)
+        }
+    }
+}
+
+/// Asks for an agent: the answer, or `None` when this task has to open it.
+fn ask(
+    session: &mut Session,
+    agents: &Agents,
+    client: &mut Client,
+    id: u32,
+    purpose: Purpose<'_>,
+    become_plugin: Option<&dyn BecomePlugin>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Option<Acquired>> {
+    let asked = Acquire {
+        target: target_key(session, client.salt()),
+        key: agent_key(session, agents, client.salt(), purpose, become_plugin),
+        label: session.target(),
+        engine: session.engine.name().to_owned(),
+        serves: purpose.serves().name().to_owned(),
+        persist: agents.persist,
+        timeout: session.timeout.as_secs_f64(),
+    };
+    client.send(&message::frame(Kind::Acquire, id, &asked));
+    let acquired = match client.next(id, None, Some(Instant::now() + QUEUE), interrupt)? {
+        Event::Frame(frame) if frame.kind == Kind::Start => {
+            let message::Start { place } = message::head(&frame).unwrap_or_default();
+            session.stay_at(&place.0);
+            return Ok(None);
+        }
+        Event::Frame(frame) => answered(session, &frame),
+        Event::Closed(said) => Acquired::Closed(said),
+        Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", QUEUE.as_secs())),
+    };
+    Ok(Some(acquired))
+}
+
+fn give_up(client: &mut Client, id: u32, reason: Option<String>) {
+    client.send(&message::frame(Kind::GiveUp, id, &Unusable { reason }));
+    client.flush();
+}
+
 /// Gets the agent for `purpose`, and opens it when it is this task that has to.
 pub(super) fn acquire(
     session: &mut Session,
@@ -114,31 +182,27 @@ pub(super) fn acquire(
     mut become_plugin: Option<&mut dyn BecomePlugin>,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Acquired> {
-    let id = client.new_id();
-    let asked = Acquire {
-        target: target_key(session, client.salt()),
-        key: agent_key(session, agents, client.salt(), purpose, become_plugin.as_deref()),
-        label: session.target(),
-        engine: session.engine.name().to_owned(),
-        serves: purpose.serves().name().to_owned(),
-        persist: agents.persist,
-        timeout: session.timeout.as_secs_f64(),
+    let begun = if matches!(purpose, Purpose::Commands) { session.begun.take() } else { None };
+    let (id, mut spawned) = match begun {
+        Some(Begun::Answered(acquired)) => return Ok(acquired),
+        Some(Begun::Spawned(spawned)) => (spawned.id, Some(*spawned)),
+        None => {
+            let id = client.new_id();
+            let plugin = become_plugin.as_deref();
+            match ask(session, agents, client, id, purpose, plugin, interrupt)? {
+                Some(acquired) => return Ok(acquired),
+                None => (id, None),
+            }
+        }
     };
-    client.send(&message::frame(Kind::Acquire, id, &asked));
-    match client.next(id, None, Some(Instant::now() + QUEUE), interrupt)? {
-        Event::Frame(frame) if frame.kind == Kind::Start => {
-            let message::Start { place } = message::head(&frame).unwrap_or_default();
-            session.stay_at(&place.0);
-        }
-        Event::Frame(frame) => return Ok(answered(session, &frame)),
-        Event::Closed(said) => return Ok(Acquired::Closed(said)),
-        Event::Deadline => {
-            return Ok(Acquired::Closed(format!("no agent within {} seconds", QUEUE.as_secs())));
-        }
-    }
     let mut open = |session: &mut Session, client: &mut Client, interrupt: &mut dyn Interrupt| {
+        let becomes = become_plugin.is_some();
+        let spawned = match spawned.take() {
+            Some(spawned) => spawned,
+            None => Spawned::new(session, agents, client, id, purpose, becomes, interrupt)?,
+        };
         let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
-        Opening::spawn(session, agents, client, id, purpose, plugin, interrupt)?.run(interrupt)
+        Opening::new(spawned, session, client, plugin).run(interrupt)
     };
     let opened = match open(session, client, interrupt) {
         Err(error) if error.is_of_a_lost_place() && session.look_elsewhere() => {
@@ -149,19 +213,16 @@ pub(super) fn acquire(
     let (hello, stdout, stderr) = match opened {
         Ok(Opened::Agent(hello, stdout, stderr)) => (hello, stdout, stderr),
         Ok(Opened::Unusable(reason)) => {
-            client.send(&message::frame(Kind::GiveUp, id, &Unusable { reason: Some(reason.clone()) }));
-            client.flush();
+            give_up(client, id, Some(reason.clone()));
             return Ok(Acquired::Unusable(reason));
         }
         Ok(Opened::Closed(said)) => return Ok(Acquired::Closed(said)),
         Ok(Opened::Result(result)) => {
-            client.send(&message::frame(Kind::GiveUp, id, &Unusable::default()));
-            client.flush();
+            give_up(client, id, None);
             return Ok(Acquired::Result(result));
         }
         Err(error) => {
-            client.send(&message::frame(Kind::GiveUp, id, &Unusable::default()));
-            client.flush();
+            give_up(client, id, None);
             return Err(error);
         }
     };
@@ -216,36 +277,29 @@ enum Opened {
     Closed(String),
 }
 
-/// A process that the broker started, until it says HELLO.
-struct Opening<'a, 'p> {
-    session: &'a Session,
-    client: &'a mut Client,
+/// A process that the broker was told to start, and what it is to read.
+#[derive(Debug)]
+pub(super) struct Spawned {
     id: u32,
     executable: std::ffi::OsString,
     script: Script,
     boot: Boot,
-    escalation: Escalation<'p>,
+    upload: Upload<'static>,
     start_by: Instant,
-    hello_by: Option<Instant>,
-    started: bool,
-    /// Of its shell in the container, for as long as it may have to be ended.
-    pid: Option<u32>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
 }
 
-impl<'a, 'p> Opening<'a, 'p> {
-    fn spawn(
-        session: &'a mut Session,
+impl Spawned {
+    /// A line that `becomes` reads nothing before its prompt was answered.
+    fn new(
+        session: &mut Session,
         agents: &Agents,
-        client: &'a mut Client,
+        client: &mut Client,
         id: u32,
         purpose: Purpose<'_>,
-        become_plugin: Option<&'p mut dyn BecomePlugin>,
+        becomes: bool,
         interrupt: &mut dyn Interrupt,
     ) -> Result<Self> {
         session.resolve(interrupt)?;
-        let session = &*session;
         let random = |()| sys::nonce().map_err(|source| Error::Stream { target: session.target(), source });
         let serves = purpose.serves();
         let interpreter = match purpose {
@@ -275,22 +329,49 @@ impl<'a, 'p> Opening<'a, 'p> {
             });
         }
         client.send(&spawn);
+        let mut upload = Upload::for_opening(id);
+        upload.send(script.stdin.clone());
+        if !becomes {
+            upload.send(boot.source().to_vec());
+        }
+        let start_by = Instant::now() + session.timeout;
+        Ok(Self { id, executable: line.argv[0].clone(), script, boot, upload, start_by })
+    }
+}
+
+/// The same, until it says HELLO.
+struct Opening<'a, 'p> {
+    spawned: Spawned,
+    session: &'a Session,
+    client: &'a mut Client,
+    escalation: Escalation<'p>,
+    hello_by: Option<Instant>,
+    started: bool,
+    /// Of its shell in the container, for as long as it may have to be ended.
+    pid: Option<u32>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl<'a, 'p> Opening<'a, 'p> {
+    fn new(
+        spawned: Spawned,
+        session: &'a Session,
+        client: &'a mut Client,
+        become_plugin: Option<&'p mut dyn BecomePlugin>,
+    ) -> Self {
         let escalation = Escalation::new(become_plugin, session.timeout);
-        Ok(Self {
+        Self {
+            spawned,
             session,
             client,
-            id,
-            executable: line.argv[0].clone(),
-            script,
-            boot,
             escalation,
-            start_by: Instant::now() + session.timeout,
             hello_by: None,
             started: false,
             pid: None,
             stdout: Vec::new(),
             stderr: Vec::new(),
-        })
+        }
     }
 
     /// What does not become an agent is ended in the container, too: a Python that hangs would not notice that its stdin has ended.
@@ -303,19 +384,18 @@ impl<'a, 'p> Opening<'a, 'p> {
     }
 
     fn watch(&mut self, interrupt: &mut dyn Interrupt) -> Result<Opened> {
-        let source = self.boot.source().to_vec();
-        let mut upload = Upload::for_opening(self.id);
-        upload.send(self.script.stdin.clone());
-        if self.escalation.done() {
-            upload.send(source.as_slice());
-        }
         loop {
             let deadline = match (self.started, self.escalation.done()) {
-                (false, _) => Some(self.start_by),
+                (false, _) => Some(self.spawned.start_by),
                 (true, false) => self.escalation.deadline(),
                 (true, true) => self.hello_by,
             };
-            let frame = match self.client.next(self.id, Some(&mut upload), deadline, interrupt)? {
+            let frame = match self.client.next(
+                self.spawned.id,
+                Some(&mut self.spawned.upload),
+                deadline,
+                interrupt,
+            )? {
                 Event::Frame(frame) => frame,
                 Event::Deadline => return self.late(),
                 Event::Closed(said) => return Ok(Opened::Closed(said)),
@@ -325,7 +405,7 @@ impl<'a, 'p> Opening<'a, 'p> {
                 Kind::Stderr => {
                     self.stderr.extend_from_slice(&frame.payload);
                     if !self.started
-                        && let Some((_, end, pid)) = self.script.find_start(&self.stderr)
+                        && let Some((_, end, pid)) = self.spawned.script.find_start(&self.stderr)
                     {
                         self.stderr.drain(..end);
                         (self.started, self.pid) = (true, Some(pid));
@@ -344,13 +424,13 @@ impl<'a, 'p> Opening<'a, 'p> {
             }
             match self.escalation.advance([&mut self.stdout, &mut self.stderr])? {
                 Answer::Nothing => {}
-                Answer::Password(password) => upload.send(password),
+                Answer::Password(password) => self.spawned.upload.send(password),
                 Answer::Stdin => {
-                    upload.send(source.as_slice());
+                    self.spawned.upload.send(self.spawned.boot.source().to_vec());
                     self.hello_by = Some(Instant::now() + PYTHON_START);
                 }
             }
-            if let Some(hello) = self.boot.find_hello(&self.stdout) {
+            if let Some(hello) = self.spawned.boot.find_hello(&self.stdout) {
                 return Ok(self.greeted(hello));
             }
         }
@@ -407,9 +487,14 @@ impl<'a, 'p> Opening<'a, 'p> {
                 self.pid = pid; // only the engine's client was ended
                 return Ok(Opened::Unusable("the broker gave its opening up".to_owned()));
             }
-            return Err(spawn_error(&session.target(), session.engine.name(), &self.executable, source));
+            return Err(spawn_error(
+                &session.target(),
+                session.engine.name(),
+                &self.spawned.executable,
+                source,
+            ));
         }
-        if let Some(error) = marked_failure(session, &self.script, &self.stderr) {
+        if let Some(error) = marked_failure(session, &self.spawned.script, &self.stderr) {
             return Err(error);
         }
         if !self.started {
@@ -443,7 +528,7 @@ impl<'a, 'p> Opening<'a, 'p> {
                 _ => Err(Error::OutcomeUnknown { target: session.target(), said: said(&self.stderr) }),
             };
         }
-        Ok(Opened::Unusable(if self.boot.found_none(&self.stdout) {
+        Ok(Opened::Unusable(if self.spawned.boot.found_none(&self.stdout) {
             "no Python was found in the container".to_owned()
         } else {
             format!(

@@ -39,6 +39,10 @@ class RecordingSession:
         """Record a call of exec_command."""
         return self._call("exec", command, stdin, become)
 
+    def prepare(self) -> None:
+        """Record a call of prepare."""
+        self._call("prepare")
+
     def put_file(self, in_path: bytes, out_path: bytes) -> Any:
         """Record a call of put_file."""
         return self._call("put", in_path, out_path)

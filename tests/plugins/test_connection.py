@@ -34,6 +34,38 @@ def test_exec_command(engine: str, sessions: list[RecordingSession]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pipelining", "interpreter", "prepared"),
+    [
+        (False, "/usr/bin/python3", True),
+        (True, "/usr/bin/python3", False),
+        (True, "auto", True),
+        (True, None, True),
+    ],
+)
+def test_an_agent_opens_while_a_module_is_built(
+    pipelining: bool,
+    interpreter: str | None,
+    prepared: bool,
+    sessions: list[RecordingSession],
+) -> None:
+    variables: dict[str, Any] = {"ansible_pipelining": pipelining}
+    if interpreter:
+        variables["ansible_python_interpreter"] = interpreter
+    plugin = connection("docker", **variables)
+    assert list(plugin.module_implementation_preferences) == [""]
+    assert [session.calls for session in sessions] == ([[("prepare",)]] if prepared else [])
+
+
+def test_what_goes_wrong_ahead_is_said_when_it_matters(sessions: list[RecordingSession]) -> None:
+    plugin = connection("docker")
+    plugin._connect()
+    sessions[0].answer = _core.ConnectionFailed("there is no such container")
+    assert list(plugin.module_implementation_preferences) == [""]
+    with pytest.raises(AnsibleConnectionFailure, match="there is no such container"):
+        plugin.exec_command("true")
+
+
+@pytest.mark.parametrize(
     ("path", "sent"),
     [
         ("/a/b", b"/a/b"),

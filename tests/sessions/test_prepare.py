@@ -1,0 +1,104 @@
+"""An agent that opens ahead of its use, while Ansible builds a module."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_gangway import _core
+from sessions.conftest import agents
+from sessions.test_agents import on_either_path
+from support.captured import capture
+from support.targets import Target
+
+
+def test_the_first_call_takes_it(target: Target) -> None:
+    for first, last in ((", opened)", ", kept)"), (", kept)", ", kept)")):
+        session = target.session()
+        session.prepare()
+        assert session.exec_command(b"cat; exit 7", b"in") == (7, b"in", b"")
+        assert session.path().startswith("agent ") and session.path().endswith(first)
+        session.prepare()
+        assert session.exec_command(b"true")[0] == 0
+        assert session.path().endswith(last)
+        assert len(agents()) == 1
+
+
+def test_it_opens_meanwhile(target: Target) -> None:
+    """Its process is there before anything is asked of it."""
+    session = target.session()
+    session.prepare()
+    (agent,) = agents()
+    assert (agent["state"], agent["serves"]) == ("opening", "commands")
+    assert agent["client_pid"] > 0
+    assert session.exec_command(b"true")[0] == 0
+    assert agents()[0]["client_pid"] == agent["client_pid"]
+
+
+def test_others_wait_for_it_and_have_it(target: Target) -> None:
+    session = target.session()
+    session.prepare()
+    session.put_file(bytes(Path(__file__)), b"/tmp/gangway-prepared-%d" % os.getpid())
+    other = target.session()
+    assert other.exec_command(b"true")[0] == 0
+    assert other.path().endswith(", kept)")
+
+
+@pytest.mark.plays
+def test_a_module_may_come_first(target: Target, tmp_path: Path) -> None:
+    (text,) = capture(tmp_path / "play", [{"ping": {}}])
+    session = target.session()
+    session.prepare()
+    assert session.exec_command(b"/bin/sh -c 'python3 && sleep 0'", text)[0] == 0
+    assert session.path().startswith("interpreter ")
+    assert session.exec_command(b"true")[0] == 0
+    assert sorted(agent["serves"] for agent in agents()) == ["commands", "modules"]
+    assert session.path().endswith(", opened)")
+
+
+def test_one_that_is_not_used_ends(target: Target) -> None:
+    session = target.session()
+    session.prepare()
+    session.close()
+    end = time.monotonic() + 10
+    while agents():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert session.exec_command(b"true")[0] == 0
+
+
+def test_without_python(target: Target) -> None:
+    session = target.session("busybox")
+    session.prepare()
+    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    assert session.path() == "direct: no Python was found in the container"
+    session = target.session("busybox")
+    session.prepare()
+    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+
+
+def test_without_a_container(target: Target) -> None:
+    """Nothing is said before there is a call; then it is what it always is."""
+    session = on_either_path(target, "gangway-is-not-there")
+    with pytest.raises(_core.ConnectionFailed) as plain:
+        session.exec_command(b"true")
+    session = on_either_path(target, "gangway-is-not-there")
+    session.prepare()
+    with pytest.raises(_core.ConnectionFailed) as prepared:
+        session.exec_command(b"true")
+    assert str(prepared.value) == str(plain.value)
+    assert agents() == []
+
+
+def test_without_a_broker(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "run" / "gangway").write_text("not a directory")
+    session = on_either_path(target, "target")
+    session.prepare()
+    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    assert session.path() == "direct: there is no broker"
+    (warning,) = session.warnings()
+    assert "is not a directory" in warning
+    (tmp_path / "run" / "gangway").unlink()
