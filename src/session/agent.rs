@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::acquire::{self, Acquired, Agent, Begun, Purpose};
 use super::become_prompt::BecomePlugin;
 use super::direct::{KILL_TIME, MOST_OUTPUT, kill};
 use super::escalation::{Answer, Escalation};
 use super::fetch::Destination;
 use super::key::hex;
 use super::line::PythonLine;
-use super::open::{self, Acquired, Agent, Begun, Purpose};
 use super::parts::Parts;
 use super::put;
 use super::{CommandResult, Session, resolve};
@@ -243,7 +243,7 @@ pub(super) fn reset(
     let Some(connected) = connect::connect_existing(&path, agents.play, interrupt)? else { return Ok(()) };
     let mut client = Client::new(connected);
     let id = client.new_id();
-    let target = open::target_key(session, client.salt());
+    let target = acquire::target_key(session, client.salt());
     client.send(&message::frame(Kind::Reset, id, &Reset { target }));
     client.next(id, None, Some(until), interrupt)?;
     Ok(())
@@ -252,7 +252,7 @@ pub(super) fn reset(
 /// Asks for the agent for commands ahead of its use; what goes wrong is found again, and said, when it is used.
 pub(super) fn prepare(session: &mut Session, agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<()> {
     let Some(mut client) = connected(session, agents, interrupt)? else { return Ok(()) };
-    match open::begin(session, agents, &mut client, interrupt) {
+    match acquire::begin(session, agents, &mut client, interrupt) {
         Ok(begun) => (session.client, session.begun) = (Some(client), Some(begun)),
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(_) => {}
@@ -268,7 +268,7 @@ fn settle(
     interrupt: &mut dyn Interrupt,
 ) -> Result<()> {
     if matches!(session.begun, Some(Begun::Spawned(_))) {
-        match open::acquire(session, agents, client, Purpose::Commands, None, interrupt) {
+        match acquire::acquire(session, agents, client, Purpose::Commands, None, interrupt) {
             Ok(acquired) => session.begun = Some(Begun::Answered(acquired)),
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(_) => {}
@@ -302,7 +302,7 @@ where
             settle(session, agents, &mut client, interrupt)?;
         }
         let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
-        let agent = match open::acquire(session, agents, &mut client, purpose, plugin, interrupt)? {
+        let agent = match acquire::acquire(session, agents, &mut client, purpose, plugin, interrupt)? {
             Acquired::Agent(agent) => agent,
             Acquired::Unusable(reason) => {
                 session.client = Some(client);

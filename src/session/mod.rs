@@ -3,6 +3,7 @@
 //! Each call goes through an agent that the broker keeps ([`agent`]), or is [`direct`], one exec of the engine: where agents are not
 //! wanted, where the container has no Python for one, and for large files. The results are the same.
 
+mod acquire;
 mod agent;
 pub mod become_prompt;
 mod boot;
@@ -27,10 +28,10 @@ use crate::broker::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, Result, one_line, shown};
 use crate::transport::Interrupt;
+use acquire::Begun;
 use agent::Way;
 use become_prompt::BecomePlugin;
 use key::Place;
-use open::Begun;
 use sum::SumKind;
 
 /// What a command gave back.
