@@ -7,6 +7,7 @@ mod acquire;
 mod agent;
 pub mod become_prompt;
 mod boot;
+mod call;
 mod direct;
 mod escalation;
 mod fetch;
