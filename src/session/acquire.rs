@@ -17,6 +17,9 @@ use crate::wire::message::{self, Acquire, Adopt, AgentHello, Available, Blob, Un
 /// How long somebody else's opening of this agent, and all before it at this engine, may take.
 const QUEUE: Duration = Duration::from_secs(300);
 
+/// The same for what is asked ahead of its use: whoever would have to queue does something else meanwhile, and asks again.
+const AHEAD: Duration = Duration::from_millis(50);
+
 /// How long the broker may take to answer what needs nobody else.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -99,7 +102,7 @@ pub(super) fn begin(
     interrupt: &mut dyn Interrupt,
 ) -> Result<Begun> {
     let id = client.new_id();
-    if let Some(acquired) = ask(session, agents, client, id, Purpose::Commands, None, interrupt)? {
+    if let Some(acquired) = ask(session, agents, client, id, Purpose::Commands, None, AHEAD, interrupt)? {
         return Ok(Begun::Answered(acquired));
     }
     match Spawned::new(session, agents, client, id, Purpose::Commands, false, interrupt) {
@@ -115,6 +118,7 @@ pub(super) fn begin(
 }
 
 /// Asks for an agent: the answer, or `None` when this task has to open it.
+#[expect(clippy::too_many_arguments, reason = "as acquire, and which of the two bounds")]
 fn ask(
     session: &mut Session,
     agents: &Agents,
@@ -122,6 +126,7 @@ fn ask(
     id: u32,
     purpose: Purpose<'_>,
     become_plugin: Option<&dyn BecomePlugin>,
+    queue: Duration,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Option<Acquired>> {
     let asked = Acquire {
@@ -134,7 +139,7 @@ fn ask(
         timeout: session.timeout.as_secs_f64(),
     };
     client.send(&message::frame(Kind::Acquire, id, &asked));
-    let acquired = match client.next(id, None, Some(Instant::now() + QUEUE), interrupt)? {
+    let acquired = match client.next(id, None, Some(Instant::now() + queue), interrupt)? {
         Event::Frame(frame) if frame.kind == Kind::Start => {
             let message::Start { place } = message::head(&frame).unwrap_or_default();
             session.stay_at(&place.0);
@@ -142,7 +147,7 @@ fn ask(
         }
         Event::Frame(frame) => answered(session, &frame),
         Event::Closed(said) => Acquired::Closed(said),
-        Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", QUEUE.as_secs())),
+        Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", queue.as_secs())),
     };
     Ok(Some(acquired))
 }
@@ -168,7 +173,7 @@ pub(super) fn acquire(
         None => {
             let id = client.new_id();
             let plugin = become_plugin.as_deref();
-            match ask(session, agents, client, id, purpose, plugin, interrupt)? {
+            match ask(session, agents, client, id, purpose, plugin, QUEUE, interrupt)? {
                 Some(acquired) => return Ok(acquired),
                 None => (id, None),
             }

@@ -234,6 +234,7 @@ pub(super) fn reset(
 pub(super) fn prepare(session: &mut Session, agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<()> {
     let Some(mut client) = connected(session, agents, interrupt)? else { return Ok(()) };
     match acquire::begin(session, agents, &mut client, interrupt) {
+        Ok(Begun::Answered(Acquired::Closed(_))) => {} // with the connection the question is taken back
         Ok(begun) => (session.client, session.begun) = (Some(client), Some(begun)),
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(_) => {}

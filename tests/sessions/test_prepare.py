@@ -47,6 +47,18 @@ def test_others_wait_for_it_and_have_it(target: Target) -> None:
     assert other.path().endswith(", kept)")
 
 
+def test_nobody_waits_ahead(target: Target) -> None:
+    """Whoever would have to wait for another's opening does not, before there is a call."""
+    first, second = target.session(), target.session()
+    first.prepare()
+    started = time.monotonic()
+    second.prepare()
+    assert time.monotonic() - started < 1
+    assert first.exec_command(b"true")[0] == 0
+    assert second.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    assert first.path() == second.path().replace("kept", "opened")
+
+
 @pytest.mark.plays
 def test_a_module_may_come_first(target: Target, tmp_path: Path) -> None:
     (text,) = capture(tmp_path / "play", [{"ping": {}}])
