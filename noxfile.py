@@ -3,10 +3,10 @@
 The newest ansible-core runs everything. On the others only the tests that run Ansible are repeated
 (marker `plays`): nothing else depends on its version. Of the matrix of engines, paths and Pythons
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
-after two dashes: `nox -s engines-2.16 -- tests/examples -k docker`.
+after two dashes: `nox -s docker-2.16 -- tests/examples -k docker`.
 
 They are cut into lines (tags) that scripts/test runs beside each other, as tests wait for half of
-their time: two without an engine other than runc and Docker, and one with all.
+their time. Only one line has Kubernetes: its ports are the machine's.
 """
 
 import os
@@ -25,7 +25,12 @@ CORES = {
     "2.21": "3.13",
 }
 OLDEST, NEWEST = "2.16", "2.21"
-OTHER_ENGINES = "docker or podman or kube"  # in the names of tests and of their parameters
+# What tests are called, or their parameters; peers are of all engines.
+ENGINES = {
+    "core": "not (docker or podman or kube)",
+    "docker": "docker and not (podman or kube)",
+    "pods": "podman or kube",
+}
 BESIDE = {
     "modules": ["tests/modules"],
     "without-engine": ["tests/bench", "tests/packaging", "tests/sanity", "tests/warm"],
@@ -40,10 +45,12 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 BETWEEN = [core for core in CORES if core not in (OLDEST, NEWEST)] if SOAK else ["2.19"]
 cores = [NEWEST, OLDEST, *BETWEEN]
+OLDER = cores[1:]
 LINES = {
-    "runc": [f"core-{NEWEST}", f"core-{OLDEST}"],
-    "engines": [*(f"engines-{core}" for core in cores), "peers"],
-    "apart": ["without-engine", "modules", *(f"core-{core}" for core in BETWEEN)],
+    "runc": [f"core-{NEWEST}"],
+    "rest": [*(f"core-{core}" for core in OLDER), *(f"docker-{core}" for core in cores)],
+    "pods": [*(f"pods-{core}" for core in cores), "peers"],
+    "apart": ["without-engine", "modules"],
 }
 nox.options.sessions = [name for names in LINES.values() for name in names]
 
@@ -97,10 +104,11 @@ REPEATED_BY_THE_OLDEST = [*REPEATED, "tests/conformance", "tests/properties"]
 for core in CORES:
     elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
     ignored = [f"--ignore={directory}" for directory in elsewhere]
-    declare(f"core-{core}", core, [*ignored, "-k", f"not ({OTHER_ENGINES})"])
+    declare(f"core-{core}", core, [*ignored, "-k", ENGINES["core"]])
     chosen = REPEATED_BY_THE_OLDEST if core == OLDEST else REPEATED
     if core == NEWEST or SOAK:
         chosen = []
-    declare(f"engines-{core}", core, [*chosen, *ignored, "-k", OTHER_ENGINES])
+    for name in ("docker", "pods"):
+        declare(f"{name}-{core}", core, [*chosen, *ignored, "-k", ENGINES[name]])
 for name, directories in BESIDE.items():
     declare(name, NEWEST, directories)
