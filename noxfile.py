@@ -43,14 +43,14 @@ nox.needs_version = ">=2025.5"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
-BETWEEN = [core for core in CORES if core not in (OLDEST, NEWEST)] if SOAK else ["2.19"]
-cores = [NEWEST, OLDEST, *BETWEEN]
-OLDER = cores[1:]
+OTHERS = [core for core in CORES if core != NEWEST] if SOAK else [OLDEST, "2.19"]
 LINES = {
-    "runc": [f"core-{NEWEST}"],
-    "rest": [*(f"core-{core}" for core in OLDER), *(f"docker-{core}" for core in cores)],
-    "pods": [*(f"pods-{core}" for core in cores), "peers"],
-    "apart": ["without-engine", "modules"],
+    "newest": [f"core-{NEWEST}", f"docker-{NEWEST}"],
+    "pods": [f"pods-{NEWEST}", *(f"pods-{core}" for core in OTHERS), "peers"],
+    "rest": [
+        *("modules", "without-engine"),
+        *(f"{name}-{core}" for core in OTHERS for name in ("core", "docker")),
+    ],
 }
 nox.options.sessions = [name for names in LINES.values() for name in names]
 
@@ -98,17 +98,20 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
     nox.session(run if python else missing, python=python or False, name=name, tags=tags)
 
 
-# What an older ansible-core repeats on other engines, outside `make soak`; the oldest some more.
-REPEATED = ["tests/examples", "tests/plugins"]
-REPEATED_BY_THE_OLDEST = [*REPEATED, "tests/conformance", "tests/properties"]
+# Outside `make soak` the oldest ansible-core repeats on runc all that runs Ansible, those between
+# the two ends less, and on other engines less again.
+PLUGINS = ["tests/examples", "tests/plugins"]
+WHOLE_PLAYS = [*PLUGINS, "tests/conformance", "tests/properties"]
 for core in CORES:
     elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
     ignored = [f"--ignore={directory}" for directory in elsewhere]
-    declare(f"core-{core}", core, [*ignored, "-k", ENGINES["core"]])
-    chosen = REPEATED_BY_THE_OLDEST if core == OLDEST else REPEATED
-    if core == NEWEST or SOAK:
-        chosen = []
-    for name in ("docker", "pods"):
-        declare(f"{name}-{core}", core, [*chosen, *ignored, "-k", ENGINES[name]])
+    on_runc, on_others = [], []
+    if core == OLDEST and not SOAK:
+        on_others = WHOLE_PLAYS
+    elif core != NEWEST and not SOAK:
+        on_runc, on_others = [*WHOLE_PLAYS, "tests/warm"], PLUGINS
+    for name, keywords in ENGINES.items():
+        chosen = on_runc if name == "core" else on_others
+        declare(f"{name}-{core}", core, [*chosen, *ignored, "-k", keywords])
 for name, directories in BESIDE.items():
     declare(name, NEWEST, directories)
