@@ -101,10 +101,10 @@ pub(super) fn begin(
     client: &mut Client,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Begun> {
-    let id = client.new_id();
-    if let Some(acquired) = ask(session, agents, client, id, Purpose::Commands, None, AHEAD, interrupt)? {
-        return Ok(Begun::Answered(acquired));
-    }
+    let id = match ask(session, agents, client, Purpose::Commands, None, AHEAD, interrupt)? {
+        Asked::Answered(acquired) => return Ok(Begun::Answered(acquired)),
+        Asked::Open(id) => id,
+    };
     match Spawned::new(session, agents, client, id, Purpose::Commands, false, interrupt) {
         Ok(mut spawned) => {
             client.flush_upload(&mut spawned.upload);
@@ -117,18 +117,24 @@ pub(super) fn begin(
     }
 }
 
-/// Asks for an agent: the answer, or `None` when this task has to open it.
-#[expect(clippy::too_many_arguments, reason = "as acquire, and which of the two bounds")]
+/// What the broker says to a question for an agent.
+enum Asked {
+    Answered(Acquired),
+    /// This task has to open it, under this id.
+    Open(u32),
+}
+
+/// Asks for an agent; at most for `queue`.
 fn ask(
     session: &mut Session,
     agents: &Agents,
     client: &mut Client,
-    id: u32,
     purpose: Purpose<'_>,
     become_plugin: Option<&dyn BecomePlugin>,
     queue: Duration,
     interrupt: &mut dyn Interrupt,
-) -> Result<Option<Acquired>> {
+) -> Result<Asked> {
+    let id = client.new_id();
     let asked = Acquire {
         target: target_key(session, client.salt()),
         key: agent_key(session, agents, client.salt(), purpose, become_plugin),
@@ -143,13 +149,13 @@ fn ask(
         Event::Frame(frame) if frame.kind == Kind::Start => {
             let message::Start { place } = message::head(&frame).unwrap_or_default();
             session.stay_at(&place.0);
-            return Ok(None);
+            return Ok(Asked::Open(id));
         }
         Event::Frame(frame) => answered(session, &frame),
         Event::Closed(said) => Acquired::Closed(said),
         Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", queue.as_secs())),
     };
-    Ok(Some(acquired))
+    Ok(Asked::Answered(acquired))
 }
 
 fn give_up(client: &mut Client, id: u32, reason: Option<String>) {
@@ -171,11 +177,10 @@ pub(super) fn acquire(
         Some(Begun::Answered(acquired)) => return Ok(acquired),
         Some(Begun::Spawned(spawned)) => (spawned.id, Some(*spawned)),
         None => {
-            let id = client.new_id();
             let plugin = become_plugin.as_deref();
-            match ask(session, agents, client, id, purpose, plugin, QUEUE, interrupt)? {
-                Some(acquired) => return Ok(acquired),
-                None => (id, None),
+            match ask(session, agents, client, purpose, plugin, QUEUE, interrupt)? {
+                Asked::Answered(acquired) => return Ok(acquired),
+                Asked::Open(id) => (id, None),
             }
         }
     };
