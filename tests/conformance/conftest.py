@@ -19,14 +19,17 @@ from ansible.release import __version__
 
 from ansible_gangway import _core
 from support import entrances as entering
-from support.sample import TURN, number
+from support.sample import TURN, number, word
 from support.targets import ENGINES, PATHS, Target
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    line = "without_agents: no container of these plays can run an agent"
-    config.addinivalue_line("markers", line)
+    """Declare the markers."""
+    for line in (
+        "without_agents: no container of these plays can run an agent",
+        "on_every_engine: a sample, too, has each of its cases on each engine",
+    ):
+        config.addinivalue_line("markers", line)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,10 +41,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if {"target", "by_path"} <= set(params):
             engine, path = params["target"], params["by_path"]
             item.user_properties.append(("matrix", (engine, path)))
-            rest = sorted(str(params[key]) for key in params if key not in ("target", "by_path"))
+            rest = sorted(word(v) for k, v in params.items() if k not in ("target", "by_path"))
             case = number(item.location[0], item.location[2].split("[")[0], *rest)
             matrix[item] = case, engine, path
-            if rest:
+            if rest and not item.get_closest_marker("on_every_engine"):
                 engines[case].add(engine)
     sample = config.getoption("--sample")
     left_out = [
@@ -55,15 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def sampled(sample: str | None, case: int, engine: str, path: str, shared: bool) -> bool:
     """Tell whether a case, known by a number, is in the sample."""
-    place = sorted(ENGINES).index(engine) + PATHS.index(path)
+    at, by = sorted(ENGINES).index(engine), PATHS.index(path)
     if sample == "sparse":
-        place += sorted(ENGINES).index(engine) * (len(PATHS) - 1)  # each has a number
-        return (case + TURN + place) % (len(ENGINES) * len(PATHS)) == 0
+        return (case + TURN + at * len(PATHS) + by) % (len(ENGINES) * len(PATHS)) == 0
     if sample is None or engine == "runc":
         return True
     if shared and engine in ("podman", "kubectl") and (case // 2 % 2 == 0) != (engine == "podman"):
         return False
-    return (case + place) % len(PATHS) == 0
+    return (case + at + by) % len(PATHS) == 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -57,6 +57,7 @@ def write_sparse(path: Path, size: int) -> None:
     assert path.stat().st_size == size
 
 
+@pytest.mark.on_every_engine
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("write", "size"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.sample import number
+from support.sample import number, word
 from support.skip import cannot_run
 
 VERSIONS = ("3.6", "3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -30,6 +30,6 @@ def is_sampled(item: pytest.Item) -> bool:
     version = params.get("python")
     if version not in BETWEEN:
         return True
-    rest = sorted(f"{name}={value}" for name, value in params.items() if name != "python")
+    rest = sorted(f"{name}={word(value)}" for name, value in params.items() if name != "python")
     case = number(item.nodeid.split("[")[0], *rest)
     return bool(BETWEEN[case % len(BETWEEN)] == version)

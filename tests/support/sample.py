@@ -18,6 +18,11 @@ def number(*words: str) -> int:
     return zlib.crc32("|".join(words).encode())
 
 
+def word(value: object) -> str:
+    """Name a parameter. Python's own word for a function has its address: another in each run."""
+    return getattr(value, "__qualname__", None) or str(value)
+
+
 def in_turn(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Return one variant of each test: this ansible-core's."""
     variants: dict[str, list[pytest.Item]] = defaultdict(list)
