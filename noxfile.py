@@ -100,16 +100,16 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
 
 # Outside `make soak` the oldest ansible-core repeats on runc all that runs Ansible, those between
 # the two ends less, and on other engines less again.
-PLUGINS = ["tests/examples", "tests/plugins"]
-WHOLE_PLAYS = [*PLUGINS, "tests/conformance", "tests/properties"]
+LEAST = ["tests/examples", "tests/plugins"]
+LESS = [*LEAST, "tests/conformance", "tests/properties"]
 for core in CORES:
     elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
     ignored = [f"--ignore={directory}" for directory in elsewhere]
     on_runc, on_others = [], []
     if core == OLDEST and not SOAK:
-        on_others = WHOLE_PLAYS
+        on_others = LESS
     elif core != NEWEST and not SOAK:
-        on_runc, on_others = [*WHOLE_PLAYS, "tests/warm"], PLUGINS
+        on_runc, on_others = [*LESS, "tests/warm"], LEAST
     for name, keywords in ENGINES.items():
         chosen = on_runc if name == "core" else on_others
         declare(f"{name}-{core}", core, [*chosen, *ignored, "-k", keywords])

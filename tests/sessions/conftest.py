@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -34,3 +34,8 @@ def own_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def agents() -> list[dict[str, Any]]:
     """Return what the broker keeps."""
     return [agent for text in _core.broker_status() for agent in json.loads(text)["agents"]]
+
+
+def on_either_path(target: Target, container: str) -> _core.Session:
+    """Open a session that may take the direct path."""
+    return cast(_core.Session, cast(Any, target.session(container)).session)

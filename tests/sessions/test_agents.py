@@ -10,12 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from ansible_gangway import _core
-from sessions.conftest import agents
+from sessions.conftest import agents, on_either_path
 from support.alive import ended_within, written
 from support.processes import wait_until_gone
 from support.targets import Target
@@ -28,11 +27,6 @@ sys.path.insert(0, path)
 from support.targets import target_of
 print(target_of(*recipe).session().exec_command(command.encode())[0], flush=True)
 """
-
-
-def on_either_path(target: Target, container: str) -> _core.Session:
-    """Open a session that may take the direct path."""
-    return cast(_core.Session, cast(Any, target.session(container)).session)
 
 
 def worker(target: Target, command: str) -> subprocess.Popen[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ansible_gangway import _core
-from sessions.conftest import agents
-from sessions.test_agents import on_either_path
+from sessions.conftest import agents, on_either_path
+from support.broker import within
 from support.captured import capture
 from support.targets import Target
 
@@ -75,10 +75,7 @@ def test_one_that_is_not_used_ends(target: Target) -> None:
     session = target.session()
     session.prepare()
     session.close()
-    end = time.monotonic() + 10
-    while agents():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    within(10, lambda: agents() == [])
     assert session.exec_command(b"true")[0] == 0
 
 
