@@ -10,7 +10,7 @@ The text of every exception is one sentence for the user: what failed, for which
 and what to do about it where that is known. It never holds a secret.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, final, type_check_only
 
 __all__ = [
@@ -109,8 +109,15 @@ class Session:
         Error when privileges were not given.
         """
 
-    def prepare(self) -> None:
-        """Let the agent for commands open meanwhile; the first call that needs it waits for it.
+    def prepare(
+        self, *, commands: bool = True, pythons: Sequence[bytes] = (), behind: bytes = b""
+    ) -> None:
+        """Let agents open meanwhile; the first call that needs one waits for it.
+
+        With `commands` it is the agent for commands. One for modules opens where it would be the
+        target's first agent, in the first of `pythons` (paths, or names on PATH) that there is: for
+        the line `SHELL -c 'PYTHON'`, with `behind` after the interpreter: b"" or b" && sleep 0".
+        Where another line comes it ends unused.
 
         What goes wrong is said by that call. Without effect after a first call.
         """

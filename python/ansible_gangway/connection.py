@@ -30,6 +30,8 @@ from ansible_gangway import _core
 T = TypeVar("T")
 display = Display()
 
+_CORE = tuple(int(number) for number in core_version.split(".")[:2])
+
 # The values of gangway_agent: whether it starts without a look at the memory; None for no agent.
 _AGENT = {
     **dict.fromkeys(("true", "yes", "on", "1"), False),
@@ -224,13 +226,32 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
     def module_implementation_preferences(self) -> Any:
         """Get ready as well: Ansible asks for this before it builds a module.
 
-        That takes it 0.1 s in a play's first task, in which an agent opens by itself. It is needed
-        when a step comes before the module: to find an interpreter, or to write the module down.
+        That takes it 0.1 s in a play's first task, in which agents open by themselves: one for the
+        module, and one for commands when a step comes before the module, to find an interpreter or
+        to write the module down.
         """
-        if not (self.get_option("pipelining") and self._interpreter()):
-            with contextlib.suppress(AnsibleError):  # the step meets it again, and says it
-                _call(self._open_session().prepare)
+        with contextlib.suppress(AnsibleError):  # the step meets it again, and says it
+            name = self.text_option("gangway_interpreter")
+            name = name or _text(constants.config.get_config_value("INTERPRETER_PYTHON"))
+            _call(
+                self._open_session().prepare,
+                commands=not (self.get_option("pipelining") and name.startswith("/")),
+                pythons=self._likely_pythons(name),
+                behind=b"" if _CORE >= (2, 21) else b" && sleep 0",
+            )
         return super().module_implementation_preferences
+
+    def _likely_pythons(self, name: str) -> list[bytes]:
+        """Return the interpreters of which a module gets the first that is there; [] in doubt."""
+        names: list[str] = []
+        if self.become or len((self._play_context.executable or "").split()) != 1:
+            pass  # the line will be another one
+        elif name.startswith("/"):
+            names = [name]
+        elif name in ("auto", "auto_silent") and _CORE >= (2, 19):
+            # Before that, what is found depends on the distribution as well.
+            names = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK")
+        return [_bytes(name, "the name of an interpreter") for name in names]
 
     # Between the two.
 

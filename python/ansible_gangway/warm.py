@@ -99,8 +99,8 @@ class Template:
         if self.refused:
             return
         # What the line names may be a program that runs the interpreter.
-        named = agent.config.get("interpreter")
-        program = find_program(named, agent.environment) if named else None
+        named = agent.config["interpreter"] or os.fsencode(sys.executable)
+        program = find_program(named, agent.environment)
         if program:
             SYSTEM_FILES.append(os.fsdecode(program))
         self.seen = look_at_files()

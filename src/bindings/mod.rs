@@ -19,7 +19,7 @@ use pyo3::types::PyBytes;
 use crate::engine::{self, Docker, Engine, Env, Kubectl, Podman, Runc};
 use crate::error::{Error, Result};
 use crate::session::become_prompt::BecomePlugin;
-use crate::session::{self, CommandResult};
+use crate::session::{self, CommandResult, LikelyLine};
 use exceptions::{ConnectionFailed, FileMissing, to_python};
 use signals::Signals;
 
@@ -169,8 +169,10 @@ impl Session {
         Ok((rc, PyBytes::new(py, &stdout), PyBytes::new(py, &stderr)))
     }
 
-    fn prepare(&self, py: Python<'_>) -> PyResult<()> {
-        self.run(py, |session, signals| session.prepare(signals))
+    #[pyo3(signature = (*, commands=true, pythons=Vec::new(), behind=Vec::new()))]
+    fn prepare(&self, py: Python<'_>, commands: bool, pythons: Vec<Bytes>, behind: Bytes) -> PyResult<()> {
+        let likely = LikelyLine { pythons, behind };
+        self.run(py, |session, signals| session.prepare(commands, &likely, signals))
     }
 
     fn put_file(&self, py: Python<'_>, in_path: &[u8], out_path: &[u8]) -> PyResult<Option<String>> {

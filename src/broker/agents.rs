@@ -114,7 +114,7 @@ impl Agent {
     pub(super) fn given(&mut self, number: u32, id: u32, play: Option<u32>, fresh: bool) -> Frame {
         self.used = Instant::now();
         self.plays.extend(play);
-        let Adopt { hello, stdout, stderr, place } = self.adopt.clone();
+        let Adopt { hello, stdout, stderr, place, .. } = self.adopt.clone();
         message::frame(Kind::Available, id, &Available { agent: number, hello, stdout, stderr, place, fresh })
     }
 }

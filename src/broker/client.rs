@@ -28,6 +28,9 @@ const GIVEN_UP: Duration = Duration::from_secs(45);
 /// Bytes that wait here for the socket to take them, before more of an [`Upload`] is added.
 const BACKLOG: usize = 4 * CHUNK;
 
+/// The most that is kept of ids other than the one that is read.
+const MOST_ASIDE: usize = 1 << 20;
+
 /// Used bytes that are worth a CREDIT of their own.
 const CREDIT: usize = WINDOW / 4;
 
@@ -121,6 +124,9 @@ pub struct Client {
     silent: Duration,
     pinged: bool,
     buffer: Vec<u8>,
+    /// Ids whose frames are kept while another's are read, and those frames.
+    kept: Vec<u32>,
+    aside: VecDeque<Frame>,
 }
 
 impl Client {
@@ -140,6 +146,8 @@ impl Client {
             silent: Duration::ZERO,
             pinged: false,
             buffer: vec![0; CHUNK + frame::HEADER],
+            kept: Vec::new(),
+            aside: VecDeque::new(),
         }
     }
 
@@ -153,6 +161,29 @@ impl Client {
         self.last_id += 1;
         self.owed = 0;
         self.last_id
+    }
+
+    /// What comes for this id waits until it is asked for, also while another's frames are read; not above a megabyte.
+    pub fn keep(&mut self, id: u32) {
+        self.kept.push(id);
+    }
+
+    /// What comes for this id while another's frames are read is over.
+    pub fn forget(&mut self, id: u32) {
+        self.kept.retain(|kept| *kept != id);
+        self.aside.retain(|frame| frame.id != id);
+    }
+
+    fn put_aside(&mut self, frame: Frame) {
+        let bytes: usize = self.aside.iter().map(|frame| frame.payload.len()).sum();
+        if self.kept.contains(&frame.id) && bytes + frame.payload.len() <= MOST_ASIDE {
+            self.aside.push_back(frame);
+        }
+    }
+
+    fn take_aside(&mut self, id: u32) -> Option<Frame> {
+        let index = self.aside.iter().position(|frame| frame.id == id)?;
+        self.aside.remove(index)
     }
 
     /// Queues a frame.
@@ -197,7 +228,7 @@ impl Client {
     }
 
     /// Waits for the next frame of `id`, at most until `deadline`, and not for a broker that does not answer; writes meanwhile. What
-    /// still comes of other ids is over.
+    /// still comes of other ids is over, but for those that are kept.
     pub fn next(
         &mut self,
         id: u32,
@@ -210,11 +241,15 @@ impl Client {
                 interrupt.check()?;
                 self.checked = Instant::now();
             }
+            if let Some(frame) = self.take_aside(id) {
+                return Ok(Event::Frame(frame));
+            }
             while let Some(frame) = match self.frames.next_frame() {
                 Ok(frame) => frame,
                 Err(malformed) => return Ok(Event::Closed(format!("the broker sent {malformed}"))),
             } {
                 if frame.id != id {
+                    self.put_aside(frame);
                     continue;
                 }
                 if frame.kind != Kind::Credit {
@@ -412,6 +447,33 @@ mod tests {
         let next = |client: &mut Client| client.next(id, None, None, &mut Uninterrupted).unwrap();
         assert!(matches!(next(&mut client), Event::Frame(frame) if frame.kind == Kind::Exit));
         assert!(matches!(next(&mut client), Event::Closed(said) if said == "the broker ended"));
+    }
+
+    #[test]
+    fn what_comes_of_an_id_that_is_kept_waits_within_a_bound() {
+        let (mut client, mut broker) = pair();
+        let (kept, id) = (client.new_id(), client.new_id());
+        client.keep(kept);
+        let said = |id, length: usize| Frame { kind: Kind::Stdout, id, payload: vec![b'x'; length] };
+        let mut lengths = |client: &mut Client, frames: &[Frame]| {
+            for frame in frames {
+                let mut bytes = Vec::new();
+                frame.write_to(&mut bytes);
+                broker.write_all(&bytes).unwrap();
+                client.next(id, None, Some(soon()), &mut Uninterrupted).unwrap();
+            }
+            let mut lengths = Vec::new();
+            while let Event::Frame(frame) = client.next(kept, None, Some(soon()), &mut Uninterrupted).unwrap()
+            {
+                lengths.push(frame.payload.len());
+            }
+            lengths
+        };
+        assert_eq!(lengths(&mut client, &[said(kept, 1), said(id, 7), said(kept, 2)]), [1, 2]);
+        let pieces: Vec<_> = (0..9).map(|_| said(kept, 150 << 10)).collect();
+        assert_eq!(lengths(&mut client, &pieces).len(), 6);
+        client.forget(kept);
+        assert!(lengths(&mut client, &[said(kept, 1)]).is_empty());
     }
 
     #[test]

@@ -268,10 +268,21 @@ impl Broker {
         client.needs = true;
         self.needed = Instant::now();
         let play = client.play.unwrap_or_default();
+        if acquire.ahead && !self.is_first(&acquire) {
+            self.tell(number, Kind::Unusable, id, &Unusable { reason: None });
+            return Ok(());
+        }
         self.route(number, id, Route::Waiting)?;
         self.openings.waiting.push(Waiting { client: number, id, play, acquire });
         self.dispatch();
         Ok(())
+    }
+
+    fn is_first(&self, acquire: &Acquire) -> bool {
+        !self.stopping
+            && self.agents.len() + self.openings.open.len() < self.budget
+            && !self.agents.values().any(|agent| agent.acquire.target == acquire.target)
+            && self.openings.is_first(acquire)
     }
 
     /// Answers every ACQUIRE that can be answered.
@@ -397,11 +408,14 @@ impl Broker {
         if adopt.stdout.0.len() + adopt.stderr.0.len() > LONGEST_PRELUDE {
             return Err("ADOPT with too much of what the line printed".to_owned());
         }
-        let (Some(process), Some(Opening { acquire, stale, .. })) =
+        let (Some(process), Some(Opening { mut acquire, stale, .. })) =
             (self.processes.get_mut(&number), self.openings.take(client, id))
         else {
             return Ok(());
         };
+        if let Some(key) = &adopt.key {
+            acquire.key.clone_from(key);
+        }
         if process.finished {
             return Err("ADOPT after END".to_owned());
         }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::ahead::{self, Begun};
 use super::become_prompt::BecomePlugin;
 use super::boot::Serves;
 use super::key::keyed;
 use super::line::PythonLine;
-use super::open::{Opened, Opening, Spawned};
+use super::open::{Opened, Opening, Program, Spawned};
 use super::{Agents, CommandResult, Session};
 use crate::broker::client::{Client, Event};
 use crate::error::Result;
@@ -16,9 +17,6 @@ use crate::wire::message::{self, Acquire, Adopt, AgentHello, Available, Blob, Un
 
 /// How long somebody else's opening of this agent, and all before it at this engine, may take.
 const QUEUE: Duration = Duration::from_secs(300);
-
-/// The same for what is asked ahead of its use: whoever would have to queue does something else meanwhile, and asks again.
-const AHEAD: Duration = Duration::from_millis(50);
 
 /// How long the broker may take to answer what needs nobody else.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -69,7 +67,7 @@ pub(super) fn target_key(session: &Session, salt: &str) -> String {
     keyed(salt, &session.identity, &"target")
 }
 
-fn agent_key(
+pub(super) fn agent_key(
     session: &Session,
     agents: &Agents,
     salt: &str,
@@ -87,65 +85,44 @@ fn agent_key(
     }
 }
 
-/// What was asked for ahead of its use.
-#[derive(Debug)]
-pub(super) enum Begun {
-    Answered(Acquired),
-    Spawned(Box<Spawned>),
-}
-
-/// Asks for the agent for commands, and starts opening it when it is this task that has to; [`acquire`] takes it from there.
-pub(super) fn begin(
-    session: &mut Session,
-    agents: &Agents,
-    client: &mut Client,
-    interrupt: &mut dyn Interrupt,
-) -> Result<Begun> {
-    let id = match ask(session, agents, client, Purpose::Commands, None, AHEAD, interrupt)? {
-        Asked::Answered(acquired) => return Ok(Begun::Answered(acquired)),
-        Asked::Open(id) => id,
-    };
-    match Spawned::new(session, agents, client, id, Purpose::Commands, false, interrupt) {
-        Ok(mut spawned) => {
-            client.flush_upload(&mut spawned.upload);
-            Ok(Begun::Spawned(Box::new(spawned)))
-        }
-        Err(error) => {
-            give_up(client, id, None);
-            Err(error)
-        }
-    }
-}
-
 /// What the broker says to a question for an agent.
-enum Asked {
+pub(super) enum Asked {
     Answered(Acquired),
     /// This task has to open it, under this id.
     Open(u32),
 }
 
-/// Asks for an agent; at most for `queue`.
-fn ask(
+/// A question for an agent.
+pub(super) struct Question {
+    pub(super) key: String,
+    pub(super) serves: Serves,
+    /// Only if it would be the target's first.
+    pub(super) ahead: bool,
+    pub(super) within: Duration,
+}
+
+/// Asks for an agent.
+pub(super) fn ask(
     session: &mut Session,
     agents: &Agents,
     client: &mut Client,
-    purpose: Purpose<'_>,
-    become_plugin: Option<&dyn BecomePlugin>,
-    queue: Duration,
+    question: Question,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Asked> {
+    let Question { key, serves, ahead, within } = question;
     let id = client.new_id();
     let asked = Acquire {
         target: target_key(session, client.salt()),
-        key: agent_key(session, agents, client.salt(), purpose, become_plugin),
+        key,
         label: session.target(),
         engine: session.engine.name().to_owned(),
-        serves: purpose.serves().name().to_owned(),
+        serves: serves.name().to_owned(),
         persist: agents.persist,
         timeout: session.timeout.as_secs_f64(),
+        ahead,
     };
     client.send(&message::frame(Kind::Acquire, id, &asked));
-    let acquired = match client.next(id, None, Some(Instant::now() + queue), interrupt)? {
+    let acquired = match client.next(id, None, Some(Instant::now() + within), interrupt)? {
         Event::Frame(frame) if frame.kind == Kind::Start => {
             let message::Start { place } = message::head(&frame).unwrap_or_default();
             session.stay_at(&place.0);
@@ -153,12 +130,12 @@ fn ask(
         }
         Event::Frame(frame) => answered(session, &frame),
         Event::Closed(said) => Acquired::Closed(said),
-        Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", queue.as_secs())),
+        Event::Deadline => Acquired::Closed(format!("no agent within {} seconds", within.as_secs())),
     };
     Ok(Asked::Answered(acquired))
 }
 
-fn give_up(client: &mut Client, id: u32, reason: Option<String>) {
+pub(super) fn give_up(client: &mut Client, id: u32, reason: Option<String>) {
     client.send(&message::frame(Kind::GiveUp, id, &Unusable { reason }));
     client.flush();
 }
@@ -172,13 +149,23 @@ pub(super) fn acquire(
     mut become_plugin: Option<&mut dyn BecomePlugin>,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Acquired> {
-    let begun = if matches!(purpose, Purpose::Commands) { session.begun.take() } else { None };
+    let begun = match purpose {
+        Purpose::Commands => session.begun.take(),
+        Purpose::Modules(line) if become_plugin.is_none() => {
+            if let Some(acquired) = ahead::guessed(session, agents, client, line, interrupt)? {
+                return Ok(acquired);
+            }
+            None
+        }
+        Purpose::Modules(_) => None,
+    };
     let (id, mut spawned) = match begun {
         Some(Begun::Answered(acquired)) => return Ok(acquired),
         Some(Begun::Spawned(spawned)) => (spawned.id, Some(*spawned)),
         None => {
-            let plugin = become_plugin.as_deref();
-            match ask(session, agents, client, purpose, plugin, QUEUE, interrupt)? {
+            let key = agent_key(session, agents, client.salt(), purpose, become_plugin.as_deref());
+            let question = Question { key, serves: purpose.serves(), ahead: false, within: QUEUE };
+            match ask(session, agents, client, question, interrupt)? {
                 Asked::Answered(acquired) => return Ok(acquired),
                 Asked::Open(id) => (id, None),
             }
@@ -186,9 +173,11 @@ pub(super) fn acquire(
     };
     let mut open = |session: &mut Session, client: &mut Client, interrupt: &mut dyn Interrupt| {
         let becomes = become_plugin.is_some();
-        let spawned = match spawned.take() {
-            Some(spawned) => spawned,
-            None => Spawned::new(session, agents, client, id, purpose, becomes, interrupt)?,
+        let spawned = if let Some(spawned) = spawned.take() {
+            spawned
+        } else {
+            let program = Program::new(session, agents, purpose)?;
+            Spawned::new(session, client, id, program, becomes, interrupt)?
         };
         let plugin = become_plugin.as_mut().map(|plugin| &mut **plugin as &mut dyn BecomePlugin);
         Opening::new(spawned, session, client, plugin).run(interrupt)
@@ -215,15 +204,26 @@ pub(super) fn acquire(
             return Err(error);
         }
     };
-    let (stdout, stderr) = match purpose {
+    let said = match purpose {
         Purpose::Commands => (Vec::new(), Vec::new()),
         Purpose::Modules(line) => (line.without_id(&stdout), line.without_id(&stderr)),
     };
-    client.send(&message::frame(
-        Kind::Adopt,
-        id,
-        &Adopt { hello, stdout: Blob(stdout), stderr: Blob(stderr), place: Blob(session.led_to.clone()) },
-    ));
+    adopt(session, client, id, hello, said, None, interrupt)
+}
+
+/// Makes an opening an agent that everybody may have; `said` is what its line printed, `key` what the question could not know.
+pub(super) fn adopt(
+    session: &mut Session,
+    client: &mut Client,
+    id: u32,
+    hello: AgentHello,
+    said: (Vec<u8>, Vec<u8>),
+    key: Option<String>,
+    interrupt: &mut dyn Interrupt,
+) -> Result<Acquired> {
+    let (stdout, stderr) = (Blob(said.0), Blob(said.1));
+    let adopt = Adopt { hello, stdout, stderr, place: Blob(session.led_to.clone()), key };
+    client.send(&message::frame(Kind::Adopt, id, &adopt));
     match client.next(id, None, Some(Instant::now() + ANSWER), interrupt)? {
         Event::Frame(frame) => Ok(answered(session, &frame)),
         Event::Closed(said) => Ok(Acquired::Closed(said)),

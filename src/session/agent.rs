@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::acquire::{self, Acquired, Begun, Purpose};
+use super::acquire::{self, Acquired, Purpose};
+use super::ahead::{self, Begun, LikelyLine};
 use super::become_prompt::BecomePlugin;
 use super::call::{Call, LARGEST_FILE, Reply};
 use super::key::hex;
@@ -230,14 +231,21 @@ pub(super) fn reset(
     Ok(())
 }
 
-/// Asks for the agent for commands ahead of its use; what goes wrong is found again, and said, when it is used.
-pub(super) fn prepare(session: &mut Session, agents: &Agents, interrupt: &mut dyn Interrupt) -> Result<()> {
+/// Asks for agents ahead of their use; what goes wrong is found again, and said, when they are used.
+pub(super) fn prepare(
+    session: &mut Session,
+    agents: &Agents,
+    commands: bool,
+    likely: &LikelyLine,
+    interrupt: &mut dyn Interrupt,
+) -> Result<()> {
     let Some(mut client) = connected(session, agents, interrupt)? else { return Ok(()) };
-    match acquire::begin(session, agents, &mut client, interrupt) {
-        Ok(Begun::Answered(Acquired::Closed(_))) => {} // with the connection the question is taken back
-        Ok(begun) => (session.client, session.begun) = (Some(client), Some(begun)),
+    match ahead::begin(session, agents, &mut client, commands, likely, interrupt) {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
-        Err(_) => {}
+        // With the connection the question is taken back.
+        Err(_) => session.close(),
+        Ok(()) if matches!(session.begun, Some(Begun::Answered(Acquired::Closed(_)))) => session.close(),
+        Ok(()) => session.client = Some(client),
     }
     Ok(())
 }
@@ -329,7 +337,7 @@ fn connected(
     agents: &Agents,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Option<Client>> {
-    session.begun = None; // on another connection
+    (session.begun, session.guess) = (None, None); // on another connection
     let connected =
         ControlPath::new(&agents.build).and_then(|path| connect::connect(&path, &agents.start(), interrupt));
     match connected {

@@ -101,13 +101,13 @@ impl Boot {
     pub(super) fn find_python(&self, first: Option<&[u8]>) -> Vec<u8> {
         let first = first.map(quote).unwrap_or_default();
         let names = b" python3 /usr/libexec/platform-python python".as_slice();
-        let found = br#";do command -v "$p" >/dev/null 2>&1&&exec "$p" -IS -c "#.as_slice();
+        let found = br#";do command -v "$_gangway_p" >/dev/null 2>&1&&exec "$_gangway_p" -IS -c "#.as_slice();
         let program = quote(self.program().as_bytes());
         let none = format!(
-            ";done;while read -r p;do case $p in {LAST}\\(*)break;;esac;done;echo {};exit 127",
+            ";done;while read -r _gangway_p;do case $_gangway_p in {LAST}\\(*)break;;esac;done;echo {};exit 127",
             self.none()
         );
-        [b"for p in ", first.as_slice(), names, found, &program, none.as_bytes()].concat()
+        [b"for _gangway_p in ", first.as_slice(), names, found, &program, none.as_bytes()].concat()
     }
 
     /// Whether a line of [`Self::find_python`] that wrote this had nothing to start. Its status does not tell: what a Python that is

@@ -5,6 +5,7 @@
 
 mod acquire;
 mod agent;
+mod ahead;
 pub mod become_prompt;
 mod boot;
 mod call;
@@ -24,13 +25,15 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use agent::Agents;
+pub use ahead::LikelyLine;
 
 use crate::broker::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, Result, one_line, shown};
+use crate::sys;
 use crate::transport::Interrupt;
-use acquire::Begun;
 use agent::Way;
+use ahead::{Begun, Guess};
 use become_prompt::BecomePlugin;
 use key::Place;
 use sum::SumKind;
@@ -69,6 +72,7 @@ pub struct Session {
     client: Option<Client>,
     /// What was asked for on that connection ahead of its use.
     begun: Option<Begun>,
+    guess: Option<Box<Guess>>,
     no_broker: bool,
     /// Where an engine's client would start.
     place: Place,
@@ -102,6 +106,7 @@ impl Session {
             agents: agents.filter(|agents| agents.persist > 0.0),
             client: None,
             begun: None,
+            guess: None,
             no_broker: false,
             place,
             identity,
@@ -132,10 +137,18 @@ impl Session {
         })
     }
 
-    /// Lets the agent for commands open while the caller does something else; [`Self::exec_command`] and transfers wait for it.
-    pub fn prepare(&mut self, interrupt: &mut dyn Interrupt) -> Result<()> {
+    /// Lets agents open while the caller does something else: one for modules where the target is new, and with `commands` that for
+    /// commands; [`Self::exec_command`] and transfers wait for them.
+    pub fn prepare(
+        &mut self,
+        commands: bool,
+        likely: &LikelyLine,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<()> {
         match self.agents() {
-            Some(agents) if self.client.is_none() => agent::prepare(self, &agents, interrupt),
+            Some(agents) if self.client.is_none() && (commands || !likely.pythons.is_empty()) => {
+                agent::prepare(self, &agents, commands, likely, interrupt)
+            }
             _ => Ok(()),
         }
     }
@@ -204,7 +217,11 @@ impl Session {
 
     /// Gives the connection to the broker back.
     pub fn close(&mut self) {
-        (self.client, self.begun) = (None, None);
+        (self.client, self.begun, self.guess) = (None, None, None);
+    }
+
+    fn nonce(&self) -> Result<String> {
+        sys::nonce().map_err(|source| Error::Stream { target: self.target(), source })
     }
 
     fn agents(&self) -> Option<Agents> {

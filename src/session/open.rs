@@ -20,7 +20,6 @@ use super::{Agents, CommandResult, Session};
 use crate::broker::client::{Client, Event, Upload};
 use crate::engine::{Engine, Kubectl, Refusal};
 use crate::error::{Error, Result, said};
-use crate::sys;
 use crate::transport::Interrupt;
 use crate::transport::cli::{CommandLine, spawn_error};
 use crate::wire::frame::{Frame, Kind};
@@ -52,32 +51,43 @@ pub(super) struct Spawned {
     start_by: Instant,
 }
 
-impl Spawned {
-    /// A line that `becomes` reads nothing before its prompt was answered.
-    pub(super) fn new(
-        session: &mut Session,
-        agents: &Agents,
-        client: &mut Client,
-        id: u32,
-        purpose: Purpose<'_>,
-        becomes: bool,
-        interrupt: &mut dyn Interrupt,
-    ) -> Result<Self> {
-        session.resolve(interrupt)?;
-        let random = |()| sys::nonce().map_err(|source| Error::Stream { target: session.target(), source });
-        let serves = purpose.serves();
+/// The program of an agent, and the line that runs it.
+pub(super) struct Program {
+    pub(super) boot: Boot,
+    /// It runs the line.
+    pub(super) shell: Vec<u8>,
+    pub(super) line: Vec<u8>,
+}
+
+impl Program {
+    pub(super) fn new(session: &Session, agents: &Agents, purpose: Purpose<'_>) -> Result<Self> {
         let interpreter = match purpose {
             Purpose::Commands => b"".as_slice(),
             Purpose::Modules(line) => &line.interpreter,
         };
-        let boot = Boot::new(random(())?, serves, agents.always, agents.kill_on_disconnect, interpreter);
+        let (serves, nonce) = (purpose.serves(), session.nonce()?);
+        let boot = Boot::new(nonce, serves, agents.always, agents.kill_on_disconnect, interpreter);
         let (shell, line) = match purpose {
-            Purpose::Commands => (b"/bin/sh".as_slice(), boot.find_python(agents.interpreter.as_deref())),
-            Purpose::Modules(line) => {
-                (session.shell.as_slice(), line.with_program(boot.program().as_bytes()))
-            }
+            Purpose::Commands => (b"/bin/sh".to_vec(), boot.find_python(agents.interpreter.as_deref())),
+            Purpose::Modules(line) => (session.shell.clone(), line.with_program(boot.program().as_bytes())),
         };
-        let script = Script::agent(&random(())?, shell, &line, session.engine.prelude());
+        Ok(Self { boot, shell, line })
+    }
+}
+
+impl Spawned {
+    /// A line that `becomes` reads nothing before its prompt was answered.
+    pub(super) fn new(
+        session: &mut Session,
+        client: &mut Client,
+        id: u32,
+        program: Program,
+        becomes: bool,
+        interrupt: &mut dyn Interrupt,
+    ) -> Result<Self> {
+        session.resolve(interrupt)?;
+        let Program { boot, shell, line } = program;
+        let script = Script::agent(&session.nonce()?, &shell, &line, session.engine.prelude());
         let line = session.engine.exec(&script.command, true)?;
         let spawn = spawn_head(&line, &session.place)
             .map_err(|source| Error::Stream { target: session.target(), source })?;

@@ -89,6 +89,9 @@ pub struct Acquire {
     pub persist: f64,
     /// Seconds that a ping of an idle agent may take before the agent is given up.
     pub timeout: f64,
+    /// Only where this would be the target's first agent, and nobody has to wait for it: else UNUSABLE.
+    #[serde(default)]
+    pub ahead: bool,
 }
 
 /// START.
@@ -170,6 +173,9 @@ pub struct Adopt {
     /// Which of several the target's name led to: the pod of `deploy/web`. Empty where a name is one container's.
     #[serde(default)]
     pub place: Blob,
+    /// Its key, where ACQUIRE could not know it.
+    #[serde(default)]
+    pub key: Option<String>,
 }
 
 /// GONE and LOST.

@@ -39,9 +39,9 @@ class RecordingSession:
         """Record a call of exec_command."""
         return self._call("exec", command, stdin, become)
 
-    def prepare(self) -> None:
+    def prepare(self, **arguments: Any) -> None:
         """Record a call of prepare."""
-        self._call("prepare")
+        self._call("prepare", arguments)
 
     def put_file(self, in_path: bytes, out_path: bytes) -> Any:
         """Record a call of put_file."""

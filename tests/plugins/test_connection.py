@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.plugins.loader import become_loader
+from ansible.release import __version__ as core_version
 
 from ansible_gangway import _core
 from plugins.conftest import RecordingSession
@@ -33,27 +35,46 @@ def test_exec_command(engine: str, sessions: list[RecordingSession]) -> None:
     ]
 
 
+FALLBACK = [
+    name.encode() for name in constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK")
+]
+SEARCHES = tuple(map(int, core_version.split(".")[:2])) >= (2, 19)
+
+
 @pytest.mark.parametrize(
-    ("pipelining", "interpreter", "prepared"),
+    ("variables", "commands", "pythons"),
     [
-        (False, "/usr/bin/python3", True),
-        (True, "/usr/bin/python3", False),
-        (True, "auto", True),
-        (True, None, True),
+        ({"ansible_pipelining": False}, True, FALLBACK),
+        ({"ansible_python_interpreter": "auto_silent"}, True, FALLBACK),
+        ({}, True, FALLBACK),
+        ({"ansible_python_interpreter": "/opt/python"}, False, [b"/opt/python"]),
+        (
+            {"ansible_pipelining": False, "ansible_python_interpreter": "/opt/python"},
+            True,
+            [b"/opt/python"],
+        ),
+        ({"ansible_python_interpreter": "python3"}, True, []),
     ],
 )
-def test_an_agent_opens_while_a_module_is_built(
-    pipelining: bool,
-    interpreter: str | None,
-    prepared: bool,
+def test_agents_open_while_a_module_is_built(
+    variables: dict[str, Any],
+    commands: bool,
+    pythons: list[bytes],
     sessions: list[RecordingSession],
 ) -> None:
-    variables: dict[str, Any] = {"ansible_pipelining": pipelining}
-    if interpreter:
-        variables["ansible_python_interpreter"] = interpreter
-    plugin = connection("docker", **variables)
+    plugin = connection("docker", **{"ansible_pipelining": True, **variables})
     assert list(plugin.module_implementation_preferences) == [""]
-    assert [session.calls for session in sessions] == ([[("prepare",)]] if prepared else [])
+    (((name, arguments),),) = [session.calls for session in sessions]
+    assert (name, arguments["commands"]) == ("prepare", commands)
+    assert arguments["pythons"] == (pythons if SEARCHES or pythons is not FALLBACK else [])
+
+
+def test_no_interpreter_opens_ahead_of_become(sessions: list[RecordingSession]) -> None:
+    plugin = connection("docker")
+    plugin.set_become_plugin(become_loader.get("sudo"))
+    assert list(plugin.module_implementation_preferences) == [""]
+    ((_, arguments),) = sessions[0].calls
+    assert (arguments["commands"], arguments["pythons"]) == (True, [])
 
 
 def test_what_goes_wrong_ahead_is_said_when_it_matters(sessions: list[RecordingSession]) -> None:

@@ -15,6 +15,13 @@ from support.captured import capture
 from support.targets import Target
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return what Ansible sends an interpreter for a ping."""
+    (text,) = capture(tmp_path_factory.mktemp("text") / "play", [{"ping": {}}])
+    return text
+
+
 def test_the_first_call_takes_it(target: Target) -> None:
     for first, last in ((", opened)", ", kept)"), (", kept)", ", kept)")):
         session = target.session()
@@ -60,8 +67,7 @@ def test_nobody_waits_ahead(target: Target) -> None:
 
 
 @pytest.mark.plays
-def test_a_module_may_come_first(target: Target, tmp_path: Path) -> None:
-    (text,) = capture(tmp_path / "play", [{"ping": {}}])
+def test_a_module_may_come_first(target: Target, text: bytes) -> None:
     session = target.session()
     session.prepare()
     assert session.exec_command(b"/bin/sh -c 'python3 && sleep 0'", text)[0] == 0
@@ -69,6 +75,82 @@ def test_a_module_may_come_first(target: Target, tmp_path: Path) -> None:
     assert session.exec_command(b"true")[0] == 0
     assert sorted(agent["serves"] for agent in agents()) == ["commands", "modules"]
     assert session.path().endswith(", opened)")
+
+
+def found(target: Target) -> bytes:
+    """Return what a shell in the target finds as python3."""
+    return target.session().exec_command(b"command -v python3")[1].strip()
+
+
+NAMES = (b"/no/such", b"python0.0", b"python3")
+
+
+@pytest.mark.plays
+@pytest.mark.parametrize("behind", [b"", b" && sleep 0"])
+@pytest.mark.parametrize("commands", [False, True])
+def test_an_interpreter_opens_meanwhile(
+    commands: bool, behind: bytes, target: Target, text: bytes
+) -> None:
+    """It is the one of the module's line, for this task and for others."""
+    python = found(target)
+    target.session().reset()
+    within(10, lambda: agents() == [])
+    session = target.session()
+    session.prepare(commands=commands, pythons=NAMES, behind=behind)
+    opening = [(agent["state"], agent["serves"]) for agent in agents()]
+    assert opening == [("opening", "commands")] * commands + [("opening", "modules")]
+    (process,) = [agent["client_pid"] for agent in agents() if agent["serves"] == "modules"]
+    if commands:
+        assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    line = b"/bin/sh -c " + (b"'%s%s'" % (python, behind) if behind else python)
+    for how in ("opened", "kept"):
+        assert session.exec_command(line, text)[0] == 0
+        assert session.path().startswith("interpreter ")
+        assert session.path().endswith(f", {how})")
+        session = target.session()
+    assert [agent["client_pid"] for agent in agents() if agent["serves"] == "modules"] == [process]
+
+
+@pytest.mark.plays
+@pytest.mark.parametrize(
+    "line", [b"/bin/sh -c '%s -B'", b"/bin/sh -c 'PYTHONHASHSEED=1 %s'", b"/bin/sh -c '%s3'"]
+)
+def test_a_wrong_guess_ends_and_nothing_is_run_twice(
+    line: bytes, target: Target, text: bytes
+) -> None:
+    python = found(target)
+    target.session().reset()
+    session = target.session()
+    session.prepare(commands=False, pythons=NAMES)
+    (guess,) = agents()
+    done = session.exec_command(line % python, text)
+    plain = on_either_path(target, "target").exec_command(line % python, text)
+    assert done == plain
+    session.close()
+    within(10, lambda: guess["client_pid"] not in [agent["client_pid"] for agent in agents()])
+
+
+@pytest.mark.plays
+def test_nothing_is_guessed_where_agents_are(target: Target, text: bytes) -> None:
+    session = target.session()
+    assert session.exec_command(b"true")[0] == 0
+    for commands in (False, True):
+        session = target.session()
+        session.prepare(commands=commands, pythons=NAMES)
+        assert [agent["serves"] for agent in agents()] == ["commands"]
+        assert session.exec_command(b"/bin/sh -c python3", text)[0] == 0
+        assert session.path().startswith("interpreter ")
+        session.reset()
+        within(10, lambda: agents() == [])
+        assert target.session().exec_command(b"true")[0] == 0
+
+
+def test_an_interpreter_that_is_not_used_ends(target: Target) -> None:
+    session = target.session()
+    session.prepare(pythons=NAMES)
+    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    session.close()
+    within(10, lambda: [agent["serves"] for agent in agents()] == ["commands"])
 
 
 def test_one_that_is_not_used_ends(target: Target) -> None:
@@ -80,13 +162,13 @@ def test_one_that_is_not_used_ends(target: Target) -> None:
 
 
 def test_without_python(target: Target) -> None:
-    session = target.session("busybox")
-    session.prepare()
-    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
-    assert session.path() == "direct: no Python was found in the container"
-    session = target.session("busybox")
-    session.prepare()
-    assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+    for _ in range(2):
+        session = target.session("busybox")
+        session.prepare(pythons=NAMES)
+        assert session.exec_command(b"echo ran") == (0, b"ran\n", b"")
+        assert session.path() == "direct: no Python was found in the container"
+        assert session.exec_command(b"/bin/sh -c python3", b"_ansiballz_main")[0] == 127
+        session.close()
 
 
 def test_without_a_container(target: Target) -> None:
@@ -95,9 +177,14 @@ def test_without_a_container(target: Target) -> None:
     with pytest.raises(_core.ConnectionFailed) as plain:
         session.exec_command(b"true")
     session = on_either_path(target, "gangway-is-not-there")
-    session.prepare()
+    session.prepare(pythons=NAMES)
     with pytest.raises(_core.ConnectionFailed) as prepared:
         session.exec_command(b"true")
+    assert str(prepared.value) == str(plain.value)
+    session = on_either_path(target, "gangway-is-not-there")
+    session.prepare(commands=False, pythons=NAMES)
+    with pytest.raises(_core.ConnectionFailed) as prepared:
+        session.exec_command(b"/bin/sh -c python3", b"_ansiballz_main")
     assert str(prepared.value) == str(plain.value)
     assert agents() == []
 
