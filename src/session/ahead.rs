@@ -48,25 +48,25 @@ impl LikelyLine {
         PythonLine::parse(&[shell, b" -c ", &quote(&command)].concat())
     }
 
-    /// The same with a program for the first interpreter that is there.
+    /// What finds the first interpreter that is there, and becomes the line for it with a program behind it.
+    ///
+    /// Becomes, to the last shell: one may set variables for what it starts (bash: `_`, `SHLVL`).
     fn searching(&self, shell: &[u8], program: &str) -> Vec<u8> {
-        let names: Vec<_> = self.pythons.iter().map(|name| quote(name)).collect();
-        let names = names.join(&b' ');
-        let python = [b"\"$_gangway_p\" -c ".as_slice(), &quote(program.as_bytes())].concat();
-        let (found, last) = match self.behind.as_slice() {
-            // As in the line itself, no shell waits for the interpreter.
-            b"" => ([b"exec ".as_slice(), &python].concat(), b"exit 127".to_vec()),
-            behind => (b"break".to_vec(), [python.as_slice(), behind].concat()),
-        };
-        let search: [&[u8]; 6] = [
+        let names = self.pythons.iter().map(|name| quote(name)).collect::<Vec<_>>().join(&b' ');
+        let behind = [b" -c ".as_slice(), &quote(program.as_bytes()), &self.behind].concat();
+        let line = [shell, b" -c '"].concat();
+        let search = [
             b"for _gangway_p in ",
-            &names,
-            b";do _gangway_p=$(command -v \"$_gangway_p\")&&",
-            &found,
-            b";done;",
-            &last,
+            names.as_slice(),
+            b";do _gangway_p=$(command -v \"$_gangway_p\")&&exec ",
+            shell,
+            b" -c ",
+            &quote(&line),
+            b"\"$_gangway_p\"",
+            &quote(&quote(&behind)[1..]),
+            b";done;exit 127",
         ];
-        [shell, b" -c ", &quote(&search.concat())].concat()
+        search.concat()
     }
 }
 
@@ -119,7 +119,7 @@ fn guess(
     let Asked::Open(id) = ask(session, agents, client, question, interrupt)? else { return Ok(None) };
     let boot = Boot::new(session.nonce()?, Serves::Modules, agents.always, agents.kill_on_disconnect, b"");
     let line = likely.searching(&session.shell, &boot.program());
-    let program = Program { boot, shell: session.shell.clone(), line };
+    let program = Program { boot, shell: b"/bin/sh".to_vec(), line };
     client.keep(id);
     let spawned = spawn(session, client, id, program, interrupt)?;
     Ok(Some(Box::new(Guess { likely: likely.clone(), spawned })))
