@@ -7,7 +7,7 @@ help: ## this list
 demo: setup ## examples/site.yml in containers made on the spot: runc, and Docker when a daemon answers
 	scripts/demo
 
-test: setup ## every test; says what it skips and why (one core: scripts/test -s core-2.21 docker-2.21 pods-2.21)
+test: setup ## every test; says what it skips and why (one core: scripts/test -s runc-2.21 core-2.21 docker-2.21 pods-2.21)
 	scripts/test
 
 soak: setup ## every test on every ansible-core and with large data: hours

@@ -5,8 +5,9 @@ The newest ansible-core runs everything. On the others only the tests that run A
 `make test` takes a part (`pytest --help` says which), `make soak` all. Arguments for pytest come
 after two dashes: `nox -s docker-2.16 -- tests/examples -k docker`.
 
-They are cut into lines (tags) that scripts/test runs beside each other, as tests wait for half of
-their time. Only one line has Kubernetes: its ports are the machine's.
+scripts/test works through them in three lines beside each other, as tests wait for half of their
+time. They are declared the longest first; those with the tag `kubernetes` are for one of the lines,
+because Kubernetes has ports of the machine.
 """
 
 import os
@@ -25,7 +26,8 @@ CORES = {
     "2.21": "3.13",
 }
 OLDEST, NEWEST = "2.16", "2.21"
-# What tests are called, or their parameters; peers are of all engines.
+# What tests are called, or their parameters; peers are of all engines. The conformance suite on
+# runc has a session of its own, as long as the rest of `core`.
 ENGINES = {
     "core": "not (docker or podman or kube)",
     "docker": "docker and not (podman or kube)",
@@ -43,16 +45,6 @@ nox.needs_version = ">=2025.5"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
-OTHERS = [core for core in CORES if core != NEWEST] if SOAK else [OLDEST, "2.19"]
-LINES = {
-    "newest": [f"core-{NEWEST}", f"docker-{NEWEST}"],
-    "pods": [f"pods-{NEWEST}", *(f"pods-{core}" for core in OTHERS), "peers"],
-    "rest": [
-        *("modules", "without-engine"),
-        *(f"{name}-{core}" for core in OTHERS for name in ("core", "docker")),
-    ],
-}
-nox.options.sessions = [name for names in LINES.values() for name in names]
 
 
 def find_python(version: str) -> str | None:
@@ -94,7 +86,7 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
     def run(session: nox.Session) -> None:
         tests(session, core, chosen)
 
-    tags = [line for line, names in LINES.items() if name in names]
+    tags = ["kubernetes"] if name.startswith(("pods-", "peers")) else []
     nox.session(run if python else missing, python=python or False, name=name, tags=tags)
 
 
@@ -102,16 +94,21 @@ def declare(name: str, core: str, chosen: list[str]) -> None:
 # the two ends less, and on other engines less again.
 LEAST = ["tests/examples", "tests/plugins"]
 LESS = [*LEAST, "tests/conformance", "tests/properties"]
-for core in CORES:
-    elsewhere = [path for paths in BESIDE.values() for path in paths] if core == NEWEST else []
-    ignored = [f"--ignore={directory}" for directory in elsewhere]
+CONFORMANCE = "tests/conformance"
+apart = [f"--ignore={directory}" for directories in BESIDE.values() for directory in directories]
+declare("modules", NEWEST, BESIDE.pop("modules"))
+declare(f"runc-{NEWEST}", NEWEST, [CONFORMANCE, "-k", ENGINES["core"]])
+for name, keywords in ENGINES.items():
+    ignored = [*apart, f"--ignore={CONFORMANCE}"] if name == "core" else apart
+    declare(f"{name}-{NEWEST}", NEWEST, [*ignored, "-k", keywords])
+for name, directories in BESIDE.items():
+    declare(name, NEWEST, directories)
+for core in [core for core in CORES if core != NEWEST] if SOAK else [OLDEST, "2.19"]:
     on_runc, on_others = [], []
     if core == OLDEST and not SOAK:
         on_others = LESS
-    elif core != NEWEST and not SOAK:
+    elif not SOAK:
         on_runc, on_others = [*LESS, "tests/warm"], LEAST
     for name, keywords in ENGINES.items():
         chosen = on_runc if name == "core" else on_others
-        declare(f"{name}-{core}", core, [*chosen, *ignored, "-k", keywords])
-for name, directories in BESIDE.items():
-    declare(name, NEWEST, directories)
+        declare(f"{name}-{core}", core, [*chosen, "-k", keywords])
