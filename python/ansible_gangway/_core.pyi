@@ -110,14 +110,14 @@ class Session:
         """
 
     def prepare(
-        self, *, commands: bool = True, pythons: Sequence[bytes] = (), behind: bytes = b""
+        self, *, commands: bool = True, pythons: Sequence[bytes] = ..., behind: bytes = ...
     ) -> None:
         """Let agents open meanwhile; the first call that needs one waits for it.
 
         With `commands` it is the agent for commands. One for modules opens where it would be the
-        target's first agent, in the first of `pythons` (paths, or names on PATH) that there is: for
-        the line `SHELL -c 'PYTHON'`, with `behind` after the interpreter: b"" or b" && sleep 0".
-        Where another line comes it ends unused.
+        target's first agent: in the first of `pythons` that is there (paths, or names on PATH; none
+        by default), for the line `SHELL -c 'PYTHON'`. `behind` is what follows the interpreter in
+        that line: b"", the default, or b" && sleep 0". Where another line comes it ends unused.
 
         What goes wrong is said by that call. Without effect after a first call.
         """

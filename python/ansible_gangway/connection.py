@@ -214,6 +214,7 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         except AnsibleError as exc:
             self._vvv(f"RESET without effect: {exc}")
         self.close()
+        self._session_arguments = {}
 
     def close(self) -> None:
         """Forget the session; called after every task."""
@@ -267,11 +268,12 @@ class ContainerConnection(ConnectionBase):  # type: ignore[misc]
         arguments = {**self._shared_arguments(), **self.engine_arguments()}
         if self._session is None or arguments != self._session_arguments:
             self.close()
-            self.log_established()
+            if arguments != self._session_arguments:  # else it was said ahead, or before a close
+                self.log_established()
+                self._session_arguments = arguments
             engine: Callable[..., _core.Session] = getattr(_core, self.transport)
             agents = arguments["agents"] and _core.Agents(**arguments["agents"])
             self._session = _call(engine, **{**arguments, "agents": agents})
-            self._session_arguments = arguments
         self._connected = True
         return self._session
 

@@ -19,6 +19,7 @@ from ansible_gangway import _core
 from support import inventory
 from support.alive import written
 from support.ansible import Ansible
+from support.captured import capture
 from support.targets import Target
 
 pytestmark = pytest.mark.parametrize("by_path", ["agent"], indirect=True)
@@ -76,6 +77,27 @@ def test_nothing_is_left(target: Target, ansible: Ansible, control: Path, tmp_pa
         assert agents_in(target, name) == []
         after = set(target.run(name, "ls -A / /tmp /root /var/tmp /dev/shm").split())
         assert after - before <= {b".ansible"}  # Ansible's own
+
+
+def test_an_interpreter_opens_ahead_of_its_module(
+    target: Target, control: Path, tmp_path: Path
+) -> None:
+    """In a container that nobody has entered, before the first call; the module then has it."""
+    (text,) = capture(tmp_path / "play", [{"ping": {}}])
+
+    def processes() -> dict[str, int]:
+        (broker,) = brokers()
+        return {agent["serves"]: agent["client_pid"] for agent in broker["agents"]}
+
+    with target.container(f"gangway-ahead-{os.getpid()}") as name:
+        session = target.session(name)
+        session.prepare(pythons=[b"python0.0", b"python3"])
+        opening = processes()
+        assert set(opening) == {"commands", "modules"}
+        python = session.exec_command(b"command -v python3")[1].strip()
+        assert session.exec_command(b"/bin/sh -c " + python, text)[0] == 0
+        assert session.path().startswith("interpreter ") and session.path().endswith(", opened)")
+        assert processes() == opening
 
 
 def test_a_killed_broker_leaves_no_agent(target: Target, control: Path) -> None:

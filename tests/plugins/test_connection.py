@@ -181,6 +181,14 @@ def test_log_lines(sessions: list[RecordingSession], log: Log) -> None:
     ]
 
 
+def test_what_is_refused_ahead_of_a_step_is_announced_once(log: Log) -> None:
+    plugin = connection("docker", ansible_docker_extra_args="--config 'open")
+    assert list(plugin.module_implementation_preferences) == [""]
+    with pytest.raises(AnsibleError, match="docker_extra_args"):
+        plugin.exec_command("true")
+    assert [text.split()[0] for _, text, _ in log] == ["ESTABLISH"]
+
+
 def test_no_secret_is_logged(sessions: list[RecordingSession], log: Log) -> None:
     plugin = connection(
         "kubectl",
