@@ -77,13 +77,17 @@ impl Openings {
         Some(chosen)
     }
 
-    /// Whether an agent would be this target's first, as far as openings tell, and could be opened now.
-    pub(super) fn is_first(&self, acquire: &Acquire) -> bool {
-        let of_engine = self.open.iter().filter(|opening| opening.acquire.engine == acquire.engine).count();
-        self.waiting.is_empty()
-            && of_engine < AT_ONCE
-            && !self.open.iter().any(|opening| opening.acquire.target == acquire.target)
-            && !self.unusable.values().any(|unusable| unusable.target == acquire.target)
+    /// Whether nothing was tried for a target.
+    pub(super) fn is_first(&self, target: &str) -> bool {
+        !self.open.iter().any(|opening| opening.acquire.target == target)
+            && !self.unusable.values().any(|unusable| unusable.target == target)
+    }
+
+    /// Takes a client's ACQUIRE back; true when it was waiting.
+    pub(super) fn forget(&mut self, client: u64, id: u32) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| (waiting.client, waiting.id) != (client, id));
+        self.waiting.len() < before
     }
 
     /// The opening of this client's request.
@@ -144,6 +148,7 @@ mod tests {
             persist: 1.0,
             timeout: 1.0,
             ahead: false,
+            first: false,
         };
         Waiting { client: 1, id, play, acquire }
     }
@@ -167,25 +172,6 @@ mod tests {
         assert_eq!(started, [(7, 0), (8, 50), (7, 1), (8, 51), (7, 2), (7, 3), (7, 4), (7, 5)]);
         openings.take(1, 3).unwrap();
         assert_eq!(start(&mut openings), Some((7, 6)));
-    }
-
-    #[test]
-    fn a_guess_is_the_targets_first_and_waits_for_nobody() {
-        let mut openings = Openings::default();
-        let new = |target: &str| Acquire { target: target.to_owned(), ..waiting(7, 1, "guess").acquire };
-        assert!(openings.is_first(&new("t")));
-        openings.waiting.push(waiting(7, 2, "a"));
-        assert!(!openings.is_first(&new("other")));
-        start(&mut openings).unwrap();
-        assert!(!openings.is_first(&new("t")) && openings.is_first(&new("other")));
-        for id in 3..=9 {
-            openings.waiting.push(waiting(7, id, &format!("a{id}")));
-            start(&mut openings).unwrap();
-        }
-        assert!(!openings.is_first(&new("other")));
-        openings.open.clear();
-        openings.refuse(waiting(1, 1, "key").acquire, "no Python was found".to_owned(), Instant::now());
-        assert!(!openings.is_first(&new("t")) && openings.is_first(&new("other")));
     }
 
     #[test]
@@ -221,6 +207,7 @@ mod tests {
         openings.refuse(waiting(1, 1, "key").acquire, "no Python was found".to_owned(), now);
         openings.expire(now + Duration::from_secs(59));
         assert_eq!(openings.refusal("key"), Some("no Python was found"));
+        assert!(!openings.is_first("t") && openings.is_first("other"));
         openings.expire(now + Duration::from_secs(61));
         assert_eq!(openings.refusal("key"), None);
         openings.refuse(waiting(1, 1, "key").acquire, "no Python was found".to_owned(), now);

@@ -147,7 +147,7 @@ impl Broker {
         for (id, route) in client.routes {
             match route {
                 Route::Waiting => {
-                    self.openings.waiting.retain(|waiting| (waiting.client, waiting.id) != (number, id));
+                    self.openings.forget(number, id);
                 }
                 Route::Opening => drop(self.close_opening(number, id)),
                 Route::Request { agent, id } => self.abandon(agent, id),
@@ -232,7 +232,7 @@ impl Broker {
                 self.dispatch();
             }
             (Kind::GiveUp, Some(Route::Waiting)) => {
-                self.openings.waiting.retain(|waiting| (waiting.client, waiting.id) != (number, id));
+                self.openings.forget(number, id);
                 self.unroute(number, id);
             }
             (Kind::Data | Kind::End, Some(Route::Opening)) => self.input(number, id, &frame)?,
@@ -268,21 +268,21 @@ impl Broker {
         client.needs = true;
         self.needed = Instant::now();
         let play = client.play.unwrap_or_default();
-        if acquire.ahead && !self.is_first(&acquire) {
-            self.tell(number, Kind::Unusable, id, &Unusable { reason: None });
-            return Ok(());
+        let (ahead, refused) = (acquire.ahead, acquire.first && !self.is_first(&acquire.target));
+        if !refused {
+            self.route(number, id, Route::Waiting)?;
+            self.openings.waiting.push(Waiting { client: number, id, play, acquire });
+            self.dispatch();
         }
-        self.route(number, id, Route::Waiting)?;
-        self.openings.waiting.push(Waiting { client: number, id, play, acquire });
-        self.dispatch();
+        if refused || ahead && self.openings.forget(number, id) {
+            self.unroute(number, id);
+            self.tell(number, Kind::Unusable, id, &Unusable { reason: None });
+        }
         Ok(())
     }
 
-    fn is_first(&self, acquire: &Acquire) -> bool {
-        !self.stopping
-            && self.agents.len() + self.openings.open.len() < self.budget
-            && !self.agents.values().any(|agent| agent.acquire.target == acquire.target)
-            && self.openings.is_first(acquire)
+    fn is_first(&self, target: &str) -> bool {
+        !self.agents.values().any(|agent| agent.acquire.target == target) && self.openings.is_first(target)
     }
 
     /// Answers every ACQUIRE that can be answered.

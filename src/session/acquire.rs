@@ -92,13 +92,20 @@ pub(super) enum Asked {
     Open(u32),
 }
 
+/// Whether somebody waits for an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    ToUse,
+    Ahead,
+    /// Ahead, and only for the target's first.
+    OnAGuess,
+}
+
 /// A question for an agent.
 pub(super) struct Question {
     pub(super) key: String,
     pub(super) serves: Serves,
-    /// Only if it would be the target's first.
-    pub(super) ahead: bool,
-    pub(super) within: Duration,
+    pub(super) how: Asking,
 }
 
 /// Asks for an agent.
@@ -109,7 +116,8 @@ pub(super) fn ask(
     question: Question,
     interrupt: &mut dyn Interrupt,
 ) -> Result<Asked> {
-    let Question { key, serves, ahead, within } = question;
+    let Question { key, serves, how } = question;
+    let within = if how == Asking::ToUse { QUEUE } else { ANSWER };
     let id = client.new_id();
     let asked = Acquire {
         target: target_key(session, client.salt()),
@@ -119,7 +127,8 @@ pub(super) fn ask(
         serves: serves.name().to_owned(),
         persist: agents.persist,
         timeout: session.timeout.as_secs_f64(),
-        ahead,
+        ahead: how != Asking::ToUse,
+        first: how == Asking::OnAGuess,
     };
     client.send(&message::frame(Kind::Acquire, id, &asked));
     let acquired = match client.next(id, None, Some(Instant::now() + within), interrupt)? {
@@ -164,7 +173,7 @@ pub(super) fn acquire(
         Some(Begun::Spawned(spawned)) => (spawned.id, Some(*spawned)),
         None => {
             let key = agent_key(session, agents, client.salt(), purpose, become_plugin.as_deref());
-            let question = Question { key, serves: purpose.serves(), ahead: false, within: QUEUE };
+            let question = Question { key, serves: purpose.serves(), how: Asking::ToUse };
             match ask(session, agents, client, question, interrupt)? {
                 Asked::Answered(acquired) => return Ok(acquired),
                 Asked::Open(id) => (id, None),

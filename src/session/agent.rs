@@ -242,10 +242,9 @@ pub(super) fn prepare(
     let Some(mut client) = connected(session, agents, interrupt)? else { return Ok(()) };
     match ahead::begin(session, agents, &mut client, commands, likely, interrupt) {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
-        // With the connection the question is taken back.
-        Err(_) => session.close(),
-        Ok(()) if matches!(session.begun, Some(Begun::Answered(Acquired::Closed(_)))) => session.close(),
-        Ok(()) => session.client = Some(client),
+        Ok(true) => session.client = Some(client),
+        // With the connection all questions are taken back.
+        Ok(false) | Err(_) => session.close(),
     }
     Ok(())
 }

@@ -4,9 +4,7 @@
 //! line that will run the module nothing is open but the interpreter's path, which Ansible looks for in the container, as a shell there
 //! can do. Whether the guess was right is seen when the line has come; else it ends without having done anything. Nobody queues here.
 
-use std::time::Duration;
-
-use super::acquire::{Acquired, Asked, Purpose, Question, adopt, agent_key, ask, give_up};
+use super::acquire::{Acquired, Asked, Asking, Purpose, Question, adopt, agent_key, ask, give_up};
 use super::boot::{Boot, Serves};
 use super::key::keyed;
 use super::line::{PythonLine, quote};
@@ -15,9 +13,6 @@ use super::{Agents, Session};
 use crate::broker::client::Client;
 use crate::error::Result;
 use crate::transport::Interrupt;
-
-/// How long the broker may take to say whether somebody would have to wait.
-const ANSWER: Duration = Duration::from_millis(50);
 
 /// How Ansible will run the module that it is about to build.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
@@ -71,7 +66,7 @@ impl LikelyLine {
 }
 
 /// Asks for what a module will need, and starts opening it when it is this task that has to: an interpreter on a guess, and the agent for
-/// commands when `commands`.
+/// commands when `commands`. False where the connection is of no use any more.
 pub(super) fn begin(
     session: &mut Session,
     agents: &Agents,
@@ -79,14 +74,9 @@ pub(super) fn begin(
     commands: bool,
     likely: &LikelyLine,
     interrupt: &mut dyn Interrupt,
-) -> Result<()> {
-    if !likely.pythons.is_empty() {
-        session.guess = guess(session, agents, client, likely, interrupt)?;
-    }
-    if commands {
-        session.begun = Some(begin_commands(session, agents, client, interrupt)?);
-    }
-    Ok(())
+) -> Result<bool> {
+    Ok((likely.pythons.is_empty() || guess(session, agents, client, likely, interrupt)?)
+        && (!commands || begin_commands(session, agents, client, interrupt)?))
 }
 
 fn begin_commands(
@@ -94,16 +84,20 @@ fn begin_commands(
     agents: &Agents,
     client: &mut Client,
     interrupt: &mut dyn Interrupt,
-) -> Result<Begun> {
+) -> Result<bool> {
     let key = agent_key(session, agents, client.salt(), Purpose::Commands, None);
-    let question = Question { key, serves: Serves::Commands, ahead: false, within: ANSWER };
-    let id = match ask(session, agents, client, question, interrupt)? {
-        Asked::Answered(acquired) => return Ok(Begun::Answered(acquired)),
-        Asked::Open(id) => id,
-    };
-    let program = Program::new(session, agents, Purpose::Commands)?;
-    let spawned = spawn(session, client, id, program, interrupt)?;
-    Ok(Begun::Spawned(Box::new(spawned)))
+    let question = Question { key, serves: Serves::Commands, how: Asking::Ahead };
+    match ask(session, agents, client, question, interrupt)? {
+        Asked::Open(id) => {
+            let program = Program::new(session, agents, Purpose::Commands)?;
+            let spawned = spawn(session, client, id, program, interrupt)?;
+            session.begun = Some(Begun::Spawned(Box::new(spawned)));
+        }
+        Asked::Answered(Acquired::Closed(_)) => return Ok(false),
+        Asked::Answered(Acquired::Unusable(_)) => {} // it is asked again when it matters
+        Asked::Answered(acquired) => session.begun = Some(Begun::Answered(acquired)),
+    }
+    Ok(true)
 }
 
 fn guess(
@@ -112,17 +106,24 @@ fn guess(
     client: &mut Client,
     likely: &LikelyLine,
     interrupt: &mut dyn Interrupt,
-) -> Result<Option<Box<Guess>>> {
+) -> Result<bool> {
     // The agent's own key takes the interpreter's path, which nobody knows yet.
     let key = keyed(client.salt(), &session.identity, &("guess", likely));
-    let question = Question { key, serves: Serves::Modules, ahead: true, within: ANSWER };
-    let Asked::Open(id) = ask(session, agents, client, question, interrupt)? else { return Ok(None) };
-    let boot = Boot::new(session.nonce()?, Serves::Modules, agents.always, agents.kill_on_disconnect, b"");
-    let line = likely.searching(&session.shell, &boot.program());
-    let program = Program { boot, shell: b"/bin/sh".to_vec(), line };
-    client.keep(id);
-    let spawned = spawn(session, client, id, program, interrupt)?;
-    Ok(Some(Box::new(Guess { likely: likely.clone(), spawned })))
+    let question = Question { key, serves: Serves::Modules, how: Asking::OnAGuess };
+    match ask(session, agents, client, question, interrupt)? {
+        Asked::Open(id) => {
+            let kill = agents.kill_on_disconnect;
+            let boot = Boot::new(session.nonce()?, Serves::Modules, agents.always, kill, b"");
+            let line = likely.searching(&session.shell, &boot.program());
+            let program = Program { boot, shell: b"/bin/sh".to_vec(), line };
+            client.keep(id);
+            let spawned = spawn(session, client, id, program, interrupt)?;
+            session.guess = Some(Box::new(Guess { likely: likely.clone(), spawned }));
+            Ok(true)
+        }
+        Asked::Answered(Acquired::Closed(_)) => Ok(false),
+        Asked::Answered(_) => Ok(true),
+    }
 }
 
 fn spawn(

@@ -89,9 +89,12 @@ pub struct Acquire {
     pub persist: f64,
     /// Seconds that a ping of an idle agent may take before the agent is given up.
     pub timeout: f64,
-    /// Only where this would be the target's first agent, and nobody has to wait for it: else UNUSABLE.
+    /// It is answered at once: by UNUSABLE without a reason where it would have to wait.
     #[serde(default)]
     pub ahead: bool,
+    /// The same where it would not be the target's first agent.
+    #[serde(default)]
+    pub first: bool,
 }
 
 /// START.

@@ -56,8 +56,8 @@
 //! DATA and END are its stdin, STDOUT and STDERR what it says, byte for byte and without credit, ENDED its end. When the client has seen the
 //! HELLO it sends ADOPT: from the next byte on the broker speaks frames with the process, and answers AVAILABLE. `GIVE_UP` instead kills the
 //! process; with a reason the key is UNUSABLE for a while (no Python there: everybody takes the direct path), without one the next
-//! who waits is told to START. An ACQUIRE that is `ahead` of its use is never one that waits: UNUSABLE where it would, or where the target has
-//! an agent or is about to; it opens an agent on a guess, of which only the ADOPT knows the key. After ENDED the opener may SPAWN again on the same id. An opening has a bound, since others may wait for
+//! who waits is told to START. An ACQUIRE that is `ahead` of its use never waits: it is UNUSABLE, for nobody else, where it would. One
+//! for the target's `first` agent is so too where there is another or is about to be; it opens an agent on a guess, whose key only ADOPT knows. After ENDED the opener may SPAWN again on the same id. An opening has a bound, since others may wait for
 //! it: two minutes, or four times the timeout of its ACQUIRE; then its process is killed, and ENDED says so (errno ETIMEDOUT).
 
 pub mod frame;

@@ -42,7 +42,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "argv": st.lists(B64.map(lambda word: "L25vL3N1Y2gv" + word), max_size=2),
     "env": st.lists(st.tuples(B64, B64), max_size=2),
     "cwd": B64,
-    "ahead": st.booleans(),
+    **dict.fromkeys(("ahead", "first"), st.booleans()),
     "files": st.lists(st.fixed_dictionaries({"path": st.text(max_size=5), "contents": B64})),
     "hello": JSON,
     "stdout": B64,

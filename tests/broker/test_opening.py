@@ -79,6 +79,41 @@ def test_a_refusal_is_for_everybody_and_a_failure_for_one(broker: Broker) -> Non
         assert two.answer(two.acquire("other key")).kind == START
 
 
+def test_who_asks_ahead_of_a_use_never_waits(broker: Broker) -> None:
+    broker.start()
+    with broker.client() as one, broker.client() as two:
+        number = opening(one, ahead=True)
+        frame = two.answer(two.acquire(ahead=True))
+        assert frame.kind == UNUSABLE and frame.head == {"reason": None}
+        one.spawn(number, ["cat"])
+        one.adopt(number, HELLO_HEAD)
+        assert one.answer(number).kind == AVAILABLE
+        assert two.answer(two.acquire(ahead=True)).kind == AVAILABLE
+        numbers = [opening(one, f"key {n}", ahead=True) for n in range(8)]
+        assert two.answer(two.acquire("other", ahead=True)).kind == UNUSABLE
+        one.send(GIVE_UP, numbers[0], {"reason": None})
+        assert two.answer(two.acquire("other", ahead=True)).kind == START
+
+
+def test_a_guess_is_the_targets_first(broker: Broker) -> None:
+    """Where an agent is, or is about to be, or could not be, there is no guess."""
+    broker.start()
+    guess = {"ahead": True, "first": True}
+    with broker.client() as one, broker.client() as two:
+        number = opening(one, "a", target="a", **guess)
+        assert two.answer(two.acquire("b", target="a", **guess)).kind == UNUSABLE
+        opening(one, "c", target="a")  # for use, beside the guess
+        one.spawn(number, ["cat"])
+        one.adopt(number, HELLO_HEAD, key="found")
+        assert one.answer(number).kind == AVAILABLE
+        assert two.answer(two.acquire("b", target="a", **guess)).kind == UNUSABLE
+        assert two.answer(two.acquire("found", target="a")).kind == AVAILABLE
+        assert opening(two, "a", target="a")
+        one.send(GIVE_UP, opening(one, "b", target="b"), {"reason": "no Python was found"})
+        assert two.answer(two.acquire("c", target="b", **guess)).kind == UNUSABLE
+        assert opening(two, "d", target="c", **guess)
+
+
 def test_a_client_that_leaves_makes_way_and_its_process_is_killed(broker: Broker) -> None:
     broker.start()
     one, two = broker.client(), broker.client()

@@ -253,9 +253,10 @@ class Client(frames.Agent):
         self.agent = int(frame.head["agent"])
         return self.agent
 
-    def adopt(self, number: int, hello: bytes) -> None:
+    def adopt(self, number: int, hello: bytes, **more: Any) -> None:
         """Send ADOPT; `hello` is the agent's head."""
-        self.send(ADOPT, number, b'{"hello":%s,"stdout":"","stderr":""}' % hello)
+        head = {"hello": json.loads(hello), "stdout": "", "stderr": "", **more}
+        self.send(ADOPT, number, head)
 
     def fake(self, program: str, **acquire: Any) -> int:
         """Adopt a Python program as it is, once it has written a line; return its number."""
