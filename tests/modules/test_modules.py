@@ -20,7 +20,7 @@ FILES = sorted(path.stem for path in (HERE / "cases").glob("*.yml"))
 ON_DOCKER = ("commands", "files", "text", "transfer", "accounts")
 # What runs without --soak.
 OFTEN = set(FILES) if IS_NEWEST else set()
-OFTEN_ON_DOCKER = {"commands", "text"} if IS_NEWEST else set()
+OFTEN_ON_DOCKER = {"text"} if IS_NEWEST else set()
 
 
 def sample(names: Iterable[str], often: set[str]) -> list[Any]:
