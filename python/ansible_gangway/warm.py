@@ -99,7 +99,7 @@ class Template:
         if self.refused:
             return
         # What the line names may be a program that runs the interpreter.
-        named = agent.config["interpreter"] or os.fsencode(sys.executable)
+        named = agent.config.get("interpreter") or os.fsencode(sys.executable)
         program = find_program(named, agent.environment)
         if program:
             SYSTEM_FILES.append(os.fsdecode(program))
