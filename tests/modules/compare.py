@@ -103,6 +103,7 @@ TEXTS = (
         instead="",
     ),
     Text("a pause of random length", r"(Sleeping for )\d+( seconds, before)", "apt.*"),
+    Text("how long curl tried", r"( port \d+ after )\d+( ms: )", "git"),
     Text("the number of a job", r"(\bj)\d{6,12}(?:\.\d{1,7})?\b"),
     Text(
         "the program of a warm interpreter",
