@@ -13,7 +13,7 @@ test: setup ## every test; says what it skips and why (one core: scripts/test -s
 soak: setup ## every test on every ansible-core and with large data: hours
 	GANGWAY_SOAK=1 scripts/test
 
-bench: wheel ## gangway beside its peers, about 25 minutes (BENCH=quick: 4); bench/README.md
+bench: wheel ## gangway beside its peers, about 35 minutes (BENCH=quick: 4); bench/README.md
 	.venv/bin/python bench/run --plan $(or $(BENCH),full)
 
 lint: setup ## formatting, clippy, ruff, mypy, and the native module against its stub
