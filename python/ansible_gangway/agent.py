@@ -5,8 +5,8 @@ stored there; a last line calls `main`. src/wire/mod.rs describes the stream. On
 thread, one `poll`: nothing in here may block.
 
 More texts follow it and share its globals: agent_tasks.py, and what it serves, in agent_commands.py
-or in warm.py and its parts. That adds to OPERATIONS and PREPARE, makes a Task of each child, and
-leaves work for idle moments in `Agent.when_idle`.
+or in warm.py and its parts. That adds to OPERATIONS, PREPARE and FINISH, makes a Task of each
+child, and leaves work for idle moments in `Agent.when_idle`.
 """
 
 import sys
@@ -45,6 +45,8 @@ HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 OPERATIONS = {}
 # Called with the agent once its HELLO is on the way.
 PREPARE = []
+# Called when nothing is left to do, before its process ends.
+FINISH = []
 
 
 class Broken(Exception):
@@ -513,4 +515,6 @@ def main(config):
         for prepare in PREPARE:
             prepare(agent)
     agent.run()
+    for finish in FINISH:
+        finish()
     os._exit(0)

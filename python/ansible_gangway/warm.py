@@ -116,6 +116,11 @@ class Template:
                 return
         self.settle()
 
+    def finish(self):
+        """Leave no child behind."""
+        if self.spare:
+            self.spare.end()
+
     def settle(self):
         """Do after imports: have children share the memory, and files watched that are new to us.
 
@@ -360,6 +365,14 @@ class Spare:
         Task(self._agent, number, self._pid, None, self._stdout, self._stderr)
         return True
 
+    def end(self):
+        """End it now, and reap it: the container's process 1 may not do that for an orphan."""
+        pid = self._pid
+        self.discard()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
     def discard(self):
         """Let it go: it ends when its stdin does."""
         if self._pid is not None:
@@ -382,6 +395,7 @@ def leave(agent):
 TEMPLATE = Template()
 OPERATIONS["module"] = Module
 PREPARE.append(TEMPLATE.prepare)
+FINISH.append(TEMPLATE.finish)
 serve = main
 
 
